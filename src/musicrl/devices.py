@@ -1,0 +1,44 @@
+"""Which device and which arithmetic a run uses."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+
+import torch
+
+
+def pick() -> torch.device:
+    """Return the best device there is: CUDA, Apple's MPS, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+@lru_cache(maxsize=1)
+def cpu_has_bf16_matrix_units() -> bool:
+    """Return whether bf16 matrix products are faster than fp32 ones on this CPU (Intel AMX or Arm BF16)."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as f:
+            words = set(f.read().split())
+    except OSError:
+        return False
+    return "amx_bf16" in words or "bf16" in words
+
+
+def autocast(device: torch.device, enabled: bool = True) -> AbstractContextManager[object]:
+    """Return a bf16 autocast context where the device gains from it, else a context that does nothing."""
+    if not enabled:
+        return nullcontext()
+    if device.type == "cuda" or (device.type == "cpu" and cpu_has_bf16_matrix_units()):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def set_threads() -> None:
+    """Use every core this process may run on, no more (containers report the host's cores)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    torch.set_num_threads(max(1, cores))
