@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from musicrl.toml import Stage, fields, load, to_toml, value
+from musicrl.toml import Stage, load, to_toml
 
 __all__ = [
     "STAGES",
@@ -28,7 +28,6 @@ __all__ = [
     "Stage",
     "TaggerConfig",
     "load",
-    "markdown",
     "to_toml",
 ]
 
@@ -109,38 +108,87 @@ class FineConfig(Stage):
 class QualityConfig(Stage):
     """`musicrl reward train quality`: regressor of mean opinion scores."""
 
-    steps: int = Field(600, gt=0, description="Training steps.")
+    steps: int = Field(600, gt=0, description="Most training steps; early stopping may end sooner.")
     batch_size: int = Field(32, gt=0, description="Rated clips a step.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
-    seed: int = Field(0, ge=0, description="Seed of weights and batches.")
+    seconds: float = Field(5.0, gt=0, description="Length of a training crop, seconds.")
+    width: int = Field(160, gt=0, description="Channels of the network.")
+    blocks: int = Field(4, gt=0, description="Residual blocks of the network.")
+    learning_rate: float = Field(1e-3, gt=0, description="Learning rate of AdamW.")
+    weight_decay: float = Field(0.05, ge=0, description="Weight decay of AdamW.")
+    validation: float = Field(0.15, gt=0, lt=1, description="Share of the clips held out.")
+    eval_every: int = Field(25, gt=0, description="Steps between evaluations on held-out clips.")
+    patience: int = Field(8, gt=0, description="Evaluations without a better held-out loss before training stops.")
+    seed: int = Field(0, ge=0, description="Seed of weights, split and batches.")
     checkpoint_minutes: float = Field(5.0, gt=0, description="Time between checkpoints, minutes.")
 
 
 class PreferenceConfig(Stage):
     """`musicrl reward train preference`: Bradley–Terry model of the listeners' votes."""
 
-    steps: int = Field(600, gt=0, description="Training steps.")
+    base: str = Field("musiclm", description="Token model it starts from: an embedded part or a folder.")
+    tune: Literal["head", "lora", "full"] = Field(
+        "lora", description="What is trained besides the head: nothing, adapters, or every weight."
+    )
+    lora_rank: int = Field(8, gt=0, description="Rank of the adapters.")
+    steps: int = Field(600, gt=0, description="Most training steps; early stopping may end sooner.")
     batch_size: int = Field(32, gt=0, description="Pairs a step.")
-    learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW.")
-    seed: int = Field(0, ge=0, description="Seed of weights and batches.")
+    device_batch_size: int = Field(16, gt=0, description="Pairs in memory at once; changes speed, not the result.")
+    learning_rate: float = Field(3e-4, gt=0, description="Learning rate of AdamW for adapters or weights.")
+    head_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of AdamW for the head.")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
+    validation: float = Field(0.15, gt=0, lt=1, description="Share of the prompts whose pairs are held out.")
+    eval_every: int = Field(20, gt=0, description="Steps between evaluations on held-out pairs.")
+    patience: int = Field(6, gt=0, description="Evaluations without a better held-out loss before training stops.")
+    seed: int = Field(0, ge=0, description="Seed of weights, split and batches.")
     checkpoint_minutes: float = Field(5.0, gt=0, description="Time between checkpoints, minutes.")
 
 
 class FinetuneConfig(Stage):
     """`musicrl finetune`: reinforcement learning of a policy on rewards."""
 
-    model: str = Field("base", description="Model to start from: base, r, u, ru or a folder.")
-    rewards: tuple[str, ...] = Field(("text", "quality"), description="Rewards that are summed.")
-    algorithm: Literal["reinforce", "rloo"] = Field(
-        "reinforce", description="Baseline: value network (reinforce) or leave-one-out mean (rloo)."
+    policy: str = Field("base", description="Model to start from and to measure KL to: base, r, u, ru or a folder.")
+    rewards: dict[str, float] = Field(
+        {"text_adherence": 1.0, "quality": 1.0}, description="Weight of each reward in the sum, by name."
+    )
+    scales: dict[str, tuple[float, float]] = Field(
+        {},
+        description="Mean and deviation that standardise a reward, by name; measured on the start policy if not given.",
+    )
+    quality: str = Field("quality", description="Weights of the quality model: an embedded part or a folder.")
+    preference: str = Field("preference", description="Weights of the preference model: an embedded part or a folder.")
+    algorithm: Literal["rloo", "reinforce"] = Field(
+        "rloo", description="Baseline: mean of the prompt's other samples (rloo) or value network (reinforce)."
+    )
+    alpha: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Weight of the KL, against 1 - alpha of the reward; a clip's reward against its KL.",
+    )
+    codebook_weights: tuple[float, ...] = Field(
+        (1.0, 1.0, 0.25, 0.25), description="Weight of each codebook in the policy gradient; none for equal weights."
     )
     steps: int = Field(200, gt=0, description="Policy updates.")
     prompts_per_step: int = Field(8, gt=0, description="Prompts sampled a step.")
     group_size: int = Field(8, gt=0, description="Samples per prompt (G).")
     seconds: float = Field(5.0, gt=0, description="Length of a sample, seconds.")
-    learning_rate: float = Field(1e-4, gt=0, description="Learning rate of AdamW.")
+    temperature: float = Field(0.99, gt=0, description="Sampling temperature; scores are taken at the same one.")
+    learning_rate: float = Field(3e-4, gt=0, description="Learning rate of AdamW.")
+    value_learning_rate: float = Field(1e-4, gt=0, description="Learning rate of the value network (reinforce).")
+    warmup_steps: int = Field(5, ge=0, description="Steps over which the learning rates rise from 0.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    lora_rank: int = Field(16, gt=0, description="Rank of the adapters.")
+    full: bool = Field(False, description="Train every weight instead of adapters.")
+    kl_limit: float = Field(200.0, gt=0, description="Training ends when the KL of a clip passes this, nats.")
+    device_batch_size: int = Field(16, gt=0, description="Clips in memory at once; changes speed, not the result.")
     seed: int = Field(0, ge=0, description="Seed of prompts and samples.")
     checkpoint_minutes: float = Field(5.0, gt=0, description="Time between checkpoints, minutes.")
+
+    @model_validator(mode="after")
+    def _groups_have_others(self) -> FinetuneConfig:
+        if self.algorithm == "rloo" and self.group_size < 2:
+            raise ValueError('rloo compares samples of one prompt; give group_size >= 2 or algorithm = "reinforce"')
+        return self
 
 
 class EvaluateConfig(Stage):
@@ -183,22 +231,3 @@ STAGES: dict[str, type[Stage]] = {
     "serve": ServeConfig,
 }
 """Every stage by the name `musicrl config` knows it by."""
-
-
-def markdown() -> str:
-    """Return the reference of all settings as Markdown, the text of docs/config.md."""
-    parts = [
-        "# Configuration\n\nGenerated by `musicrl config --markdown`; a test keeps it equal to the code. A run reads one"
-        " TOML file and `key=value` overrides, and\nsaves what it resolved to as `config.toml` in its folder.\n"
-    ]
-    for name, stage in STAGES.items():
-        rows = [f"| `{key}` | {_default(field.default)} | {field.description} |" for key, field in fields(stage)]
-        summary = (stage.__doc__ or "").strip().splitlines()[0]
-        parts.append(
-            f"## {name}\n\n{summary}\n\n| key | default | meaning |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
-        )
-    return "\n".join(parts)
-
-
-def _default(default: object) -> str:
-    return "–" if default is None else f"`{value(default)}`"

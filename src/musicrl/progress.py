@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
@@ -25,7 +25,7 @@ class Progress(Protocol):
 
 
 @contextmanager
-def progress(description: str, total: float | None) -> Iterator[Progress]:
+def progress(description: str, total: float | None) -> Generator[Progress, None, None]:
     """Show progress on stderr: a bar on a terminal, elsewhere a line about every ten seconds.
 
     Args:
@@ -65,10 +65,10 @@ def progress(description: str, total: float | None) -> Iterator[Progress]:
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Yield `stop()`, which tells whether Ctrl-C was pressed; a loop then saves and ends. A second one interrupts at once.
+def interruptible() -> Generator[Callable[[], bool], None, None]:
+    """Yield `stop()`, which tells whether Ctrl-C was pressed; a loop then saves and ends.
 
-    Outside the main thread signals cannot be caught, and `stop()` stays False.
+    A second Ctrl-C interrupts at once. Outside the main thread signals cannot be caught, and `stop()` stays False.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -125,7 +125,10 @@ class Run:
         return time.monotonic() - self._last_save > 60 * minutes
 
     def latest(self) -> Checkpoint | None:
-        """Return the newest checkpoint that matches its manifest, or None; a damaged one is passed over with a warning."""
+        """Return the newest checkpoint that matches its manifest, or None.
+
+        A damaged one is passed over with a warning.
+        """
         for _, folder in self._saved():
             problem = _problem(folder)
             if problem is None:
@@ -160,7 +163,7 @@ class Run:
         return sorted(((int(match[1]), folder) for match, folder in found if match), reverse=True)
 
     def _trust(self, folder: Path) -> None:
-        # Only checkpoints known to be whole count towards the two that stay, so a damaged one never pushes out a good one.
+        # Only checkpoints known to be whole count towards the two that stay: a damaged one never pushes out a good one.
         self._trusted = [*(other for other in self._trusted if other != folder), folder][-KEEP:]
         if len(self._trusted) == KEEP:
             for _, other in self._saved():
