@@ -18,7 +18,7 @@ from musicrl.errors import UserError
 class Stage(BaseModel):
     """Settings of one stage: frozen, every field with a default and a description, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 StageT = TypeVar("StageT", bound=Stage)
@@ -45,6 +45,18 @@ def load(stage: type[StageT], path: Path | None, overrides: Sequence[str] = ()) 
         return stage.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise UserError(_sentence(stage, error, path)) from None
+
+
+def pick(stages: Mapping[str, type[Stage]], name: str) -> type[Stage]:
+    """Return the stage of that name.
+
+    Raises:
+        UserError: there is none; the message names the nearest.
+    """
+    if name not in stages:
+        nearest = difflib.get_close_matches(name, stages, n=1, cutoff=0.0)[0]
+        raise UserError(f"unknown stage '{name}'; the nearest is '{nearest}' of {', '.join(stages)}")
+    return stages[name]
 
 
 def to_toml(config: Stage, *, describe: bool = False) -> str:
@@ -90,10 +102,11 @@ def value(item: object) -> str:
         case int() | float():
             return repr(item)
         case str() | Path():
+            # A JSON text is a TOML basic string, but for U+007F, which TOML wants escaped.
             return json.dumps(str(item), ensure_ascii=False).replace("\x7f", "\\u007f")
         case Mapping():
             pairs = cast("Mapping[str, object]", item).items()
-            return "{" + ", ".join(f"{json.dumps(k)} = {value(v)}" for k, v in pairs) + "}"
+            return "{" + ", ".join(f"{value(k)} = {value(v)}" for k, v in pairs) + "}"
         case _:
             return "[" + ", ".join(value(v) for v in cast("Sequence[object]", item)) + "]"
 

@@ -129,8 +129,9 @@ def _folder_of_user(name_or_path: str | Path) -> Path:
     name = str(name_or_path)
     if isinstance(name_or_path, Path) or len(folder.parts) > 1 or folder.exists():
         raise UserError(f"no weights at {folder}: {CONFIG} is missing there; give a folder that musicrl wrote")
+    command = "reward train" if name in ("quality", "preference") else "pretrain"
     raise UserError(
-        f"no weights for '{name}' at {embedded(name)}; train them with `musicrl pretrain {name}` or reinstall"
+        f"no weights for '{name}' at {embedded(name)}; train them with `musicrl {command} {name}` or reinstall"
     )
 
 
