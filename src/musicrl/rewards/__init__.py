@@ -1,0 +1,1 @@
+"""What scores generated clips, and how the learnt scorers are trained."""

@@ -1,0 +1,74 @@
+"""Constants that bring rewards of different units to one scale, measured on the policy that finetuning starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from musicrl.config import FinetuneConfig
+from musicrl.errors import UserError
+from musicrl.policies.protocol import Policy, Sampler
+from musicrl.rewards.generations import from_codes, needs_audio
+from musicrl.rewards.protocol import Generations, Reward
+from musicrl.rl.scoring import StepError, score
+
+CLIPS = 64
+"""Clips the constants are measured on, each of its own prompt where there are enough."""
+
+
+def calibrate(
+    policy: Policy, rewards: Mapping[str, Reward], prompts: Sequence[str], config: FinetuneConfig
+) -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation of each reward over clips of the reference policy.
+
+    The constants then stay as they are (`WeightedSum`), so a gain in reward is not scaled away. They depend on seed and
+    reference alone: a resumed run measures the same ones.
+
+    Args:
+        policy: what will be finetuned; its reference makes the clips.
+        rewards: rewards by name.
+        prompts: texts to draw from.
+        config: gives seconds, temperature, seed, device_batch_size, and `scales` that are known already.
+
+    Returns:
+        (mean, standard deviation) by name; those in `config.scales` as they are there.
+
+    Raises:
+        UserError: a reward gives no usable scores, or the same for every clip.
+    """
+    unknown = {name: reward for name, reward in rewards.items() if name not in config.scales}
+    known = {name: config.scales[name] for name in rewards if name in config.scales}
+    if not unknown:
+        return known
+    order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(config.seed))[:CLIPS]
+    chosen = [prompts[int(i)] for i in order]
+    generator = torch.Generator(device=policy.device).manual_seed(config.seed)
+    with torch.no_grad(), policy.reference():
+        rollout = policy.sample(
+            chosen,
+            group_size=-(-CLIPS // len(chosen)),
+            seconds=config.seconds,
+            sampler=Sampler(temperature=config.temperature),
+            generator=generator,
+        )
+    clips = from_codes(
+        rollout.prompts,
+        rollout.codes,
+        decode=policy.decode if any(needs_audio(reward) for reward in unknown.values()) else None,
+        sample_rate=policy.sample_rate,
+        batch_size=config.device_batch_size,
+    )
+    return known | {name: _scale(reward, clips) for name, reward in unknown.items()}
+
+
+def _scale(reward: Reward, clips: Generations) -> tuple[float, float]:
+    mend = "mend the reward, or give its mean and deviation in `scales`"
+    try:
+        values, _ = score(reward, clips)
+    except StepError as failure:
+        raise UserError(f"{failure}, on clips of the model to start from; {mend}") from failure
+    deviation = float(values.std())
+    if deviation == 0.0:
+        raise UserError(f"reward {reward.name} is {float(values[0])} for every clip of the model to start from; {mend}")
+    return float(values.mean()), deviation
