@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,8 +49,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file(flat, path)
     except SafetensorError as error:
         # The Rust writer reports the operating system's error as text only.
-        code = errno.ENOSPC if "os error 28" in str(error) or "No space left" in str(error) else errno.EIO
+        found = re.search(r"os error (\d+)", str(error))
+        code = int(found[1]) if found else errno.EIO
         raise OSError(code, os.strerror(code), str(path)) from error
+    # It also makes files that only their owner can read.
+    path.chmod(0o644)
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

@@ -68,7 +68,7 @@ def unpack(
         UserError: the checkpoint lacks one of them.
     """
     for name, one in _by_name(optimizer).items():
-        saved = _get(state.get("optimizer", {}), name, "optimizer")
+        saved = _get(state.get("optimizer", {}), name, "optimizer", name)
         entries: dict[int, dict[str, Any]] = {int(i): dict(rest) for i, rest in saved["state"].items()}
         prefix = f"optimizer.{name}."
         for key, tensor in tensors.items():
@@ -81,9 +81,9 @@ def unpack(
         one.load_state_dict({"state": entries, "param_groups": groups})
     for name, generator in (generators or {}).items():
         if isinstance(generator, torch.Generator):
-            generator.set_state(_get(tensors, f"generator.{name}", "generator").clone())
+            generator.set_state(_get(tensors, f"generator.{name}", "generator", name).clone())
         else:
-            generator.bit_generator.state = _get(state.get("generator", {}), name, "generator")
+            generator.bit_generator.state = _get(state.get("generator", {}), name, "generator", name)
 
 
 def finite(*tensors: Tensor) -> bool:
@@ -97,10 +97,10 @@ def _by_name(optimizer: Optimizer | Mapping[str, Optimizer] | None) -> Mapping[s
     return {"main": optimizer} if isinstance(optimizer, Optimizer) else optimizer
 
 
-def _get(found: Mapping[str, Any], name: str, kind: str) -> Any:
-    if name not in found:
+def _get(found: Mapping[str, Any], key: str, kind: str, name: str) -> Any:
+    if key not in found:
         raise UserError(f"the checkpoint holds no {kind} '{name}'; it was written by another version, start a new run")
-    return found[name]
+    return found[key]
 
 
 def _plain(item: Any) -> Any:
