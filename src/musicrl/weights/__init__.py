@@ -75,7 +75,7 @@ def write(
     card: str,
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    """Write a model so that `read` gives it back; a failure leaves what stood there before.
+    """Write a model so that `read` gives it back; a failure leaves the old model or the new one, never a mixture.
 
     Args:
         path: folder to write; replaced if it is there.
@@ -100,7 +100,8 @@ def write(
         files.sync_directory(temporary)
         _swap(temporary, path)
     except OSError as error:
-        raise UserError(f"weights {path} cannot be written: {error.strerror or error}; nothing was changed") from None
+        reason = error.strerror or error
+        raise UserError(f"weights {path} cannot be written: {reason}; mend that and run again") from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -115,11 +116,10 @@ def _swap(temporary: Path, path: Path) -> None:
     os.replace(path, old)
     try:
         files.move(temporary, path)
-    except OSError:
+    finally:
         if not path.exists():
             os.replace(old, path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _folder_of_user(name_or_path: str | Path) -> Path:
