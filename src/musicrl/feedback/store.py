@@ -173,10 +173,10 @@ class PreferenceStore:
         return list(raters)
 
     def vote(self, vote: NewVote) -> VoteReceipt:
-        """Store one vote; see `votes`."""
-        return self.votes([vote])[0]
+        """Store one vote; see `vote_many`."""
+        return self.vote_many([vote])[0]
 
-    def votes(self, votes: Sequence[NewVote]) -> list[VoteReceipt]:
+    def vote_many(self, votes: Sequence[NewVote]) -> list[VoteReceipt]:
         """Store votes in one transaction: all of them or none.
 
         A vote of a rater on a pair they voted on before replaces the older one, which stays in the history. A vote
@@ -209,11 +209,11 @@ class PreferenceStore:
         ]
 
     def rate(self, rating: NewRating) -> RatingReceipt:
-        """Store one rating; see `ratings`."""
+        """Store one rating; see `rate_many`."""
         return self.rate_many([rating])[0]
 
     def rate_many(self, ratings: Sequence[NewRating]) -> list[RatingReceipt]:
-        """Store ratings in one transaction, with the guarantees of `votes`; one is current per clip, rater and axis.
+        """Store ratings in one transaction, with the guarantees of `vote_many`; one is current per clip, rater and axis.
 
         Raises:
             UserError: a clip or rater is unknown.
