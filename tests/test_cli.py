@@ -103,10 +103,10 @@ def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -
 def test_doctor_says_what_is_missing_and_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr("musicrl.weights.embedded", lambda part: tmp_path / part)
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
-    monkeypatch.setattr(doctor, "SOUNDFONTS", ())
+    monkeypatch.setattr("musicrl.corpus.render._PLACES", ())
     result = runner.invoke(cli.app, ["doctor"])
     assert result.exit_code == 1
-    for word in ["python", "torch", "memory", "musicrl pretrain codec", "apt-get install mma", "install chromium"]:
+    for word in ["python", "torch", "memory", "musicrl pretrain codec", "apt-get install mma", "soundfont"]:
         assert word in result.output
 
 

@@ -15,7 +15,6 @@ from musicrl.errors import UserError
 PARTS = ("codec", "semantic", "mulan", "tagger", "musiclm", "fine", "quality")
 """Weights that generation, feedback and finetuning cannot do without."""
 
-SOUNDFONTS = (Path("/usr/share/sounds/sf2"), Path("/usr/share/sounds/sf3"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -89,23 +88,22 @@ def _weights() -> Iterator[Finding]:
 
 
 def _programs() -> Iterator[Finding]:
-    mma = shutil.which("mma")
-    yield Finding(
-        "mma", mma is not None, mma or "missing", "needed by `musicrl corpus build`: apt-get install mma", optional=True
-    )
-    fonts = sorted(path.name for folder in SOUNDFONTS for path in folder.glob("*.sf[23]") if not path.is_symlink())
-    yield Finding(
-        "soundfonts",
-        len(fonts) >= 2,
-        ", ".join(fonts) or "none",
-        "`musicrl corpus build` needs two: apt-get install timgm6mb-soundfont fluidr3mono-gm-soundfont",
-        optional=True,
-    )
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    yield Finding(
-        "chromium",
-        browser is not None,
-        browser or "missing",
-        "needed by the browser test: apt-get install chromium",
-        optional=True,
-    )
+    from musicrl.config import CorpusConfig
+    from musicrl.corpus.render import find_soundfonts
+
+    for name, programs, use in (
+        ("mma", ("mma",), "`musicrl corpus build`"),
+        ("fluidsynth", ("fluidsynth",), "`musicrl corpus build`"),
+        ("chromium", BROWSERS, "the browser test"),
+    ):
+        path = next(filter(None, map(shutil.which, programs)), None)
+        yield Finding(
+            name, path is not None, path or "missing", f"{use} needs it: apt-get install {name}", optional=True
+        )
+    for name in CorpusConfig().soundfonts:
+        try:
+            path = find_soundfonts((name,), None)[Path(name).stem]
+        except UserError as error:
+            yield Finding(f"soundfont {name}", False, str(error), optional=True)
+        else:
+            yield Finding(f"soundfont {name}", True, str(path))
