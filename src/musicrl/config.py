@@ -1,7 +1,7 @@
 """The settings of every stage: one frozen model each, one TOML file per run, `key=value` overrides.
 
-`musicrl config STAGE` prints a stage with its descriptions; docs/config.md is generated from here. Write `default=` out:
-type checkers take a positional default for a required field.
+`musicrl config STAGE` prints a stage with its descriptions; docs/config.md is generated from here. Write `default=`
+out: type checkers take a positional default for a required field.
 """
 
 from __future__ import annotations
@@ -304,7 +304,7 @@ class ServeConfig(Stage):
     models: tuple[str, ...] = Field(
         default=("base",),
         min_length=1,
-        description="Models to listen to: one is compared with itself (two seeds), of more two are drawn for each pair.",
+        description="Models to listen to: one meets itself with another seed, of more two are drawn for each pair.",
     )
     seconds: float = Field(default=10.0, ge=1, le=30, description="Length of a clip, seconds.")
 
