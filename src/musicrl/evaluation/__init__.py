@@ -1,0 +1,1 @@
+"""Side-by-side comparison of models: clips, listening studies, statistics, report."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -125,7 +126,7 @@ def spectrogram(audio: NDArray[np.float32], sample_rate: int) -> bytes:
     power = 10 * np.log10(np.abs(stft.stft(audio)) ** 2 + 1e-10)
     edges = np.geomspace(60, min(10_000, sample_rate / 2), 97)
     bins = np.clip(np.searchsorted(stft.f, edges), 0, len(stft.f) - 1)
-    rows = [power[a : max(a + 1, b)].mean(0) for a, b in zip(bins[:-1], bins[1:], strict=True)]
+    rows = [power[a : max(a + 1, b)].mean(0) for a, b in itertools.pairwise(bins)]
     top = float(power.max())
     image.imshow(
         np.stack(rows), origin="lower", aspect="auto", vmin=top - 80, vmax=top, cmap="magma", extent=(0, seconds, 0, 96)

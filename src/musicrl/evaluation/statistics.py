@@ -1,8 +1,8 @@
 """Statistics of side-by-side listening studies.
 
-A study asks several raters about several prompts, so its judgements are not independent: they cluster by rater and by prompt.
-Intervals here resample both (the pigeonhole bootstrap: Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)),
-because resampling single judgements covers far less than it claims.
+A study asks several raters about several prompts, so its judgements are not independent: they cluster by rater and by
+prompt. Intervals here resample both (the pigeonhole bootstrap: Owen 2007, Annals of Applied Statistics 1(2)), because
+resampling single judgements covers far less than it claims.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Comparison:
         n: judgements.
         raters: distinct raters.
         prompts: distinct prompts.
-        wilcoxon_p: two-sided p of the Wilcoxon signed-rank test on the per-prompt mean rating differences; None if all are zero.
+        wilcoxon_p: two-sided p of the Wilcoxon signed-rank test on the per-prompt mean rating differences; None if all
+            are zero.
     """
 
     win: int
@@ -82,9 +83,9 @@ def clustered_interval(
 ) -> tuple[float, float]:
     """Return a 95 % percentile interval of Σ success / Σ weight, clustered by rater and prompt.
 
-    Each resample draws raters and prompts with replacement, independently; a judgement counts as often as its rater times its
-    prompt was drawn. Where every resample agrees (no variation to resample) the Wilson interval with one trial a prompt is returned,
-    since a bootstrap would claim certainty there.
+    Each resample draws raters and prompts with replacement, independently; a judgement counts as often as its rater
+    times its prompt was drawn. Where every resample agrees (no variation to resample) the Wilson interval with one trial a
+    prompt is returned, since a bootstrap would claim certainty there.
 
     Args:
         success: [n] numerator of each judgement.

@@ -1,0 +1,192 @@
+"""Rehearsal of the feedback page: a policy makes pairs of clips, simulated users vote on them and rate some.
+
+What is stored is what people's votes would be: models trained on the store cannot tell the difference, but every row
+and every table made from it says that these listeners are simulated.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musicrl import devices, policies, tagger
+from musicrl.audio import loudness
+from musicrl.audio.facts import measure_many
+from musicrl.config import CollectConfig
+from musicrl.corpus import prompts
+from musicrl.corpus.prompts import Prompt
+from musicrl.evaluation.clips import draw, sample_clips
+from musicrl.evaluation.study import Heard, Judge, hear
+from musicrl.feedback import listeners
+from musicrl.feedback.records import Clip, NewClip, NewRating, NewVote, Pair
+from musicrl.feedback.store import PreferenceStore
+from musicrl.policies.protocol import Policy
+from musicrl.rewards.degrade import DAMAGES, degrade
+
+
+def collect(
+    config: CollectConfig,
+    store: PreferenceStore,
+    policy: Policy,
+    candidates: Sequence[Prompt],
+    judge: Judge,
+    *,
+    checkpoint_sha256: str,
+) -> dict[str, int]:
+    """Fill a store with pairs of clips, the votes of simulated users on them and their ratings of some.
+
+    Args:
+        config: how much of each.
+        store: where it goes.
+        policy: what makes the clips.
+        candidates: prompts to draw from.
+        judge: of the prompt match; no reward.
+        checkpoint_sha256: of the policy's weights, kept with every clip.
+
+    Returns:
+        Counts of clips, pairs, votes and ratings.
+
+    Raises:
+        UserError: there are too few prompts, or the store refuses the write.
+    """
+    chosen = draw(candidates, config.prompts, config.seed)
+    codes, audio = sample_clips(
+        policy,
+        [prompt.text for prompt in chosen],
+        clips_per_prompt=config.clips_per_prompt,
+        seconds=config.seconds,
+        temperature=config.temperature,
+        seed=config.seed,
+    )
+    each = [prompt for prompt in chosen for _ in range(config.clips_per_prompt)]
+    sampler = {"temperature": config.temperature}
+    clips = store.add_clips(
+        [
+            NewClip(
+                prompt=prompt.text,
+                model=config.model,
+                checkpoint_sha256=checkpoint_sha256,
+                seed=config.seed,
+                sampler=sampler,
+                audio=audio[i].numpy(),
+                sample_rate=policy.sample_rate,
+                codes=codes[i].numpy(),
+            )
+            for i, prompt in enumerate(each)
+        ]
+    )
+    heard = hear(audio, [prompt.attributes for prompt in each], judge, policy.sample_rate)
+    users = listeners.users(config.users, config.seed, config.agreement)
+    raters = [rater.id for rater in store.add_raters(users.raters())]
+    pairs = store.add_pairs(
+        [
+            (clips[start + i].id, clips[start + j].id)
+            for start in range(0, len(clips), config.clips_per_prompt)
+            for i, j in itertools.combinations(range(config.clips_per_prompt), 2)
+        ]
+    )
+    votes = _votes(config, pairs, clips, heard, users, raters)
+    store.vote_many(votes)
+    ratings = _rate(config, store, clips, audio, policy.sample_rate, users, raters)
+    return {"clips": len(clips), "pairs": len(pairs), "votes": len(votes), "ratings": ratings}
+
+
+def simulate(config: CollectConfig, folder: Path) -> dict[str, int]:
+    """Fill a store with simulated feedback on a model: `collect` with what it needs loaded.
+
+    Args:
+        config: how much of what, by which model.
+        folder: of the store; made if it is not there.
+    """
+    devices.set_threads()
+    policy = policies.load(config.model)
+    sha256 = policies.checkpoint_sha256(config.model)
+    with PreferenceStore(folder) as store:
+        return collect(config, store, policy, prompts.load("train"), tagger.load(), checkpoint_sha256=sha256)
+
+
+def _votes(
+    config: CollectConfig,
+    pairs: Sequence[Pair],
+    clips: Sequence[Clip],
+    heard: Heard,
+    users: listeners.Listeners,
+    raters: Sequence[str],
+) -> list[NewVote]:
+    rng = np.random.default_rng([config.seed, 1])
+    index = {clip.id: i for i, clip in enumerate(clips)}
+    utility = users.utility(heard.facts, heard.match)
+    votes: list[NewVote] = []
+    for pair in pairs:
+        a, b = index[pair.clip_a], index[pair.clip_b]
+        who = rng.permutation(len(users))[: config.votes_per_pair]
+        first = np.where(rng.random(len(who)) < 0.5, "a", "b")
+        choices = users.prefer(who, utility[who, a], utility[who, b], rng, first)
+        votes += [
+            NewVote(
+                pair_id=pair.id,
+                rater_id=raters[user],
+                choice=str(choice),  # pyright: ignore[reportArgumentType]
+                presented_first=str(side),  # pyright: ignore[reportArgumentType]
+                heard_a_seconds=clips[a].duration_s,
+                heard_b_seconds=clips[b].duration_s,
+                key=f"simulated/{config.seed}/{pair.id}/{user}",
+            )
+            for user, choice, side in zip(who, choices, first, strict=True)
+        ]
+    return votes
+
+
+def _rate(
+    config: CollectConfig,
+    store: PreferenceStore,
+    clips: Sequence[Clip],
+    audio: Tensor,
+    sample_rate: int,
+    users: listeners.Listeners,
+    raters: Sequence[str],
+) -> int:
+    """Have the first clips of some prompts rated for quality, as they are and damaged; return the number of ratings."""
+    rng = np.random.default_rng([config.seed, 2])
+    first = list(range(0, len(clips), config.clips_per_prompt))[: config.rated_prompts]
+    if not first:
+        return 0
+    kinds = list(DAMAGES)
+    damaged = torch.stack(
+        [
+            degrade(audio[i], sample_rate, kinds[number % len(kinds)], float(rng.uniform(0.1, 1.0)), config.seed + i)
+            for number, i in enumerate(first)
+        ]
+    )
+    damaged, _ = loudness.match(damaged, sample_rate)
+    stored = store.add_clips(
+        [
+            NewClip(
+                prompt=clips[i].prompt,
+                model=f"{config.model} damaged: {kinds[number % len(kinds)]}",
+                checkpoint_sha256=clips[i].checkpoint_sha256,
+                seed=config.seed,
+                audio=damaged[number].numpy(),
+                sample_rate=sample_rate,
+            )
+            for number, i in enumerate(first)
+        ]
+    )
+    rated = [*(clips[i] for i in first), *stored]
+    sound = torch.cat([audio[first], damaged])
+    quality = users.quality(measure_many(list(sound.numpy()), sample_rate))
+    ratings: list[NewRating] = []
+    for number, clip in enumerate(rated):
+        who = rng.permutation(len(users))[: config.ratings_per_clip]
+        values = users.rate(who, quality[who, number], rng)
+        ratings += [
+            NewRating(clip.id, raters[user], "quality", int(value), f"simulated/{config.seed}/{clip.id}/{user}")
+            for user, value in zip(who, values, strict=True)
+        ]
+    store.rate_many(ratings)
+    return len(ratings)

@@ -1,0 +1,172 @@
+"""The whole circle: pairs → votes → rewards → R, U and RU → side by side → report. Every stage can be resumed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from musicrl import devices, files
+from musicrl.collect import simulate
+from musicrl.config import FinetuneConfig, QuickstartConfig, load, to_toml
+from musicrl.corpus import prompts
+from musicrl.errors import UserError
+from musicrl.evaluation import run as evaluation
+from musicrl.evaluation.clips import draw
+from musicrl.evaluation.report import read_metrics
+from musicrl.feedback.store import PreferenceStore
+from musicrl.finetuning import finetune, load_reward
+from musicrl.rewards import preference, quality
+
+MODELS = ("r", "u", "ru")
+
+
+@dataclass
+class Circle:
+    """A circle under way.
+
+    Attributes:
+        config: settings.
+        folder: everything goes there.
+        say: told in one line what begins and what took how long.
+        seconds: of each finished stage, over all sittings.
+        facts: what a finished stage leaves for the results.
+    """
+
+    config: QuickstartConfig
+    folder: Path
+    say: Callable[[str], None]
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def stage(self, name: str, work: Callable[[], Any]) -> None:
+        """Do a stage unless an earlier sitting finished it."""
+        if name in self.seconds:
+            self.say(f"{name}: done before")
+            return
+        self.say(f"{name} …")
+        start = time.monotonic()
+        self.facts[name] = work()
+        self.seconds[name] = round(time.monotonic() - start, 1)
+        done = {"seconds": self.seconds, "facts": self.facts}
+        files.write_atomic(self.folder / "stages.json", json.dumps(done, indent=2).encode())
+        self.say(f"{name}: {self.seconds[name]:.0f} s")
+
+
+def quickstart(config: QuickstartConfig, folder: Path, *, fresh: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run the whole circle, or what is left of it.
+
+    Args:
+        config: settings of all stages.
+        folder: where everything goes. A circle that is there is continued.
+        fresh: start anew, dropping what is there.
+        say: told in one line what begins and what took how long.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        UserError: weights are missing, the folder holds something else or a circle with other settings, or Ctrl-C was
+            pressed (finished stages and checkpoints are kept).
+    """
+    devices.set_threads()
+    circle = _open(config, folder, fresh, say)
+    circle.stage("pairs and votes", lambda: _collect(circle))
+    circle.stage("quality model", lambda: _train_quality(circle))
+    circle.stage("preference model", lambda: _train_preference(circle))
+    for name, settings in _finetunings(circle).items():
+        circle.stage(f"finetune {name.upper()}", lambda n=name, s=settings: _finetune(circle, n, s))
+    circle.stage("side by side", lambda: _compare(circle))
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def _open(config: QuickstartConfig, folder: Path, fresh: bool, say: Callable[[str], None]) -> Circle:
+    settings = folder / "config.toml"
+    if fresh and settings.exists():
+        shutil.rmtree(folder)
+    if folder.exists() and any(folder.iterdir()) and not settings.exists():
+        raise UserError(f"{folder} holds something that is no circle; give another folder with --out")
+    circle = Circle(config, folder, say)
+    if settings.exists():
+        if load(QuickstartConfig, settings) != config:
+            raise UserError(
+                f"{folder} holds a circle with other settings;"
+                " start anew with --fresh or give another folder with --out"
+            )
+        if (folder / "stages.json").exists():
+            done = json.loads((folder / "stages.json").read_text(encoding="utf-8"))
+            circle.seconds, circle.facts = done["seconds"], done["facts"]
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(settings, to_toml(config).encode())
+    return circle
+
+
+def _collect(circle: Circle) -> dict[str, int]:
+    config, folder = circle.config.collect, circle.folder / "store"
+    # Half a set of pairs has no use of its own, and nobody but programs voted on it.
+    shutil.rmtree(folder, ignore_errors=True)
+    return simulate(config, folder)
+
+
+def _train_quality(circle: Circle) -> dict[str, Any]:
+    with PreferenceStore(circle.folder / "store") as store:
+        rows = list(store.ratings_for_training())
+    fitted = quality.train(circle.config.quality, rows, circle.folder / "quality", True)
+    return {"steps": fitted.best_step, **fitted.held_out}
+
+
+def _train_preference(circle: Circle) -> dict[str, Any]:
+    with PreferenceStore(circle.folder / "store") as store:
+        pairs = list(store.pairs_for_training())
+    fitted = preference.train(circle.config.preference, pairs, circle.folder / "preference", True)
+    return {"steps": fitted.best_step, **fitted.held_out}
+
+
+def _finetunings(circle: Circle) -> dict[str, FinetuneConfig]:
+    """Return the settings of R, U and RU with the paths that this circle gives them."""
+    paths = {
+        "quality": str(circle.folder / "quality" / "model"),
+        "preference": str(circle.folder / "preference" / "model"),
+    }
+    return {
+        "r": circle.config.r.model_copy(update=paths),
+        "u": circle.config.u.model_copy(update=paths),
+        "ru": circle.config.ru.model_copy(update=paths | {"policy": str(circle.folder / "r" / "policy")}),
+    }
+
+
+def _finetune(circle: Circle, name: str, settings: FinetuneConfig) -> dict[str, Any]:
+    _, outcome = finetune(settings, circle.folder / name, resume=True)
+    return {"steps": outcome.steps, "skipped": outcome.skipped, "stopped": outcome.stopped}
+
+
+def _compare(circle: Circle) -> None:
+    config = circle.config.evaluate
+    names = {"base": "base", **{name.upper(): str(circle.folder / name / "policy") for name in MODELS}}
+    start = time.monotonic()
+    chosen = draw(prompts.load("test"), config.prompts, config.seed)
+    rewards = {
+        name: load_reward(name, _finetunings(circle)["r"]) for name in ("text_adherence", "quality", "preference")
+    }
+    compared, sample_rate = evaluation.compare_models(config, names, chosen, rewards)
+    seconds = {**circle.seconds, "side by side": round(time.monotonic() - start, 1)}
+    evaluation.write_results(
+        circle.folder,
+        compared,
+        config,
+        [prompt.text for prompt in chosen],
+        sample_rate,
+        title="The circle of MusicRL: base, R, U and RU side by side",
+        stages=seconds,
+        runs={name: read_metrics(circle.folder / name) for name in MODELS},
+        extra={"collected": circle.facts["pairs and votes"], "reward_models": _reward_models(circle)},
+    )
+
+
+def _reward_models(circle: Circle) -> dict[str, Any]:
+    return {name: circle.facts[f"{name} model"] for name in ("quality", "preference")}
