@@ -63,6 +63,17 @@ class PreferenceStore:
         self._codes = ContentStore(self.folder / "codes", ".npy")
         self._database = Database(url or f"sqlite:///{self.folder / 'preferences.db'}")
 
+    @classmethod
+    def existing(cls, folder: Path | str) -> PreferenceStore:
+        """Open a store that is there; a mistyped folder does not become an empty one.
+
+        Raises:
+            UserError: there is none, or it cannot be used.
+        """
+        if not (Path(folder) / "preferences.db").is_file():
+            raise UserError(f"there is no preference store in {folder}; give its folder with --store")
+        return cls(folder)
+
     def __enter__(self) -> PreferenceStore:
         return self
 
@@ -213,7 +224,7 @@ class PreferenceStore:
         return self.rate_many([rating])[0]
 
     def rate_many(self, ratings: Sequence[NewRating]) -> list[RatingReceipt]:
-        """Store ratings in one transaction, with the guarantees of `vote_many`; one is current per clip, rater and axis.
+        """Store ratings in one transaction, with the guarantees of `vote_many`; a clip, rater and axis have one current.
 
         Raises:
             UserError: a clip or rater is unknown.
