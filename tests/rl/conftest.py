@@ -128,7 +128,7 @@ class TablePolicy:
         raise NotImplementedError
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Tensors this small lose more to waiting for a second thread than it gives."""
     threads = torch.get_num_threads()
