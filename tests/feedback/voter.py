@@ -1,6 +1,6 @@
 """Votes for as long as it lives and prints the key of every vote that the store acknowledged.
 
-usage: voter.py FOLDER PAIR RATER PREFIX [BYTES]; with BYTES no file may grow beyond them, and the first refusal ends it.
+usage: voter.py FOLDER PAIR RATER PREFIX [BYTES]; with BYTES no file may grow beyond them; a refusal ends it.
 """
 
 from __future__ import annotations
