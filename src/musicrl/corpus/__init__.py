@@ -1,0 +1,1 @@
+"""Tunes in, captioned clips out; and the reader of such a corpus."""
