@@ -140,9 +140,10 @@ def serve(
     file: Annotated[Path | None, typer.Option("--file", "-f", help="TOML file of settings.")] = None,
 ) -> None:
     """Open the feedback page: type a prompt, hear two clips, give one the trophy."""
-    from musicrl import config, server
+    from musicrl import config
+    from musicrl.server import run
 
-    server.serve(config.load(config.ServeConfig, file, overrides or ()))
+    run.serve(config.load(config.ServeConfig, file, overrides or ()))
 
 
 @app.command()

@@ -130,7 +130,7 @@ def _votes(
         votes += [
             NewVote(
                 pair_id=pair.id,
-                rater_id=raters[user],
+                rater_id=raters[int(user)],
                 choice=str(choice),  # pyright: ignore[reportArgumentType]
                 presented_first=str(side),  # pyright: ignore[reportArgumentType]
                 heard_a_seconds=clips[a].duration_s,
@@ -185,7 +185,7 @@ def _rate(
         who = rng.permutation(len(users))[: config.ratings_per_clip]
         values = users.rate(who, quality[who, number], rng)
         ratings += [
-            NewRating(clip.id, raters[user], "quality", int(value), f"simulated/{config.seed}/{clip.id}/{user}")
+            NewRating(clip.id, raters[int(user)], "quality", int(value), f"simulated/{config.seed}/{clip.id}/{user}")
             for user, value in zip(who, values, strict=True)
         ]
     store.rate_many(ratings)

@@ -66,7 +66,7 @@ def finetune(config: FinetuneConfig, path: Path, *, resume: bool) -> tuple[Path,
     rewards = {name: load_reward(name, config) for name in config.rewards}
     texts = [prompt.text for prompt in prompts.load("train")]
     with open_run(path, "finetune", config, resume=resume) as run:
-        policy = policies.load(config.policy, lora_rank=config.lora_rank, full=config.full)
+        policy = policies.load(config.policy, rank=None if config.full else config.lora_rank)
         scales = calibrate(policy, rewards, texts, config)
         outcome = run_loop(policy, WeightedSum(rewards, config.rewards, scales), texts, config, run)
         policy.save(path / "policy", _card(config, scales, outcome, policy))

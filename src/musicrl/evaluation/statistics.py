@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,8 +84,8 @@ def clustered_interval(
     """Return a 95 % percentile interval of Σ success / Σ weight, clustered by rater and prompt.
 
     Each resample draws raters and prompts with replacement, independently; a judgement counts as often as its rater
-    times its prompt was drawn. Where every resample agrees (no variation to resample) the Wilson interval with one trial a
-    prompt is returned, since a bootstrap would claim certainty there.
+    times its prompt was drawn. Where every resample agrees (no variation to resample) the Wilson interval with one
+    trial a prompt is returned, since a bootstrap would claim certainty there.
 
     Args:
         success: [n] numerator of each judgement.
@@ -156,7 +156,8 @@ def compare(
         interval = clustered_interval(wins, decisive, rater_index, prompt_index, seed=seed, resamples=resamples)
     sums = np.bincount(prompt_index, weights=difference)
     per_prompt = sums / np.bincount(prompt_index)
-    p = float(stats.wilcoxon(per_prompt).pvalue) if np.any(per_prompt != 0) else None
+    # scipy's result has fields that its type stubs do not know.
+    p = float(cast(Any, stats.wilcoxon(per_prompt)).pvalue) if np.any(per_prompt != 0) else None
     return Comparison(
         win=win,
         tie=n - win - loss,

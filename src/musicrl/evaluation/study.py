@@ -105,7 +105,7 @@ def side_by_side(
         judgements += [
             {
                 "pair": name,
-                "prompt": prompts[p],
+                "prompt": prompts[int(p)],
                 "rater": int(w),
                 "presented_first": x if f == "a" else y,
                 "rating_x": int(rx),

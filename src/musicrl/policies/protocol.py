@@ -67,11 +67,17 @@ class ValueNetwork(Protocol):
         """Return values [B, K, T]; the entry at frame t may look only at codes of frames before t."""
         ...
 
-    def parameters(self) -> Iterable[torch.nn.Parameter]: ...
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        """Return what is trained."""
+        ...
 
-    def state_dict(self) -> dict[str, Tensor]: ...
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what a checkpoint keeps."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> object: ...
+    def load_state_dict(self, state: dict[str, Tensor]) -> object:
+        """Put back what `state_dict` returned."""
+        ...
 
 
 @runtime_checkable
@@ -97,8 +103,10 @@ class Policy(Protocol):
         ...
 
     def score(self, prompts: Sequence[str], codes: Tensor, *, sampler: Sampler) -> TokenScores:
-        """Score codes [B, K, T] with teacher forcing; differentiable. Under the same sampler it gives the logps
-        that `sample` returned."""
+        """Score codes [B, K, T] with teacher forcing; differentiable.
+
+        Under the same sampler it gives the log-probabilities that `sample` returned.
+        """
         ...
 
     def reference(self) -> AbstractContextManager[None]:
@@ -109,13 +117,17 @@ class Policy(Protocol):
         """Turn codes [B, K, T] into audio [B, N] at `sample_rate`; no gradient, the same codes give the same audio."""
         ...
 
-    def trainable_parameters(self) -> list[torch.nn.Parameter]: ...
+    def trainable_parameters(self) -> list[torch.nn.Parameter]:
+        """Return the parameters that finetuning changes."""
+        ...
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Tensors that finetuning changes (adapter, or all weights), by name; what a checkpoint keeps."""
         ...
 
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None: ...
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `trainable_state` returned."""
+        ...
 
     def value_network(self) -> ValueNetwork:
         """Return a new value network initialised from this policy's base weights."""
