@@ -32,7 +32,8 @@ _TOKEN = re.compile(
       | (?P<tie>-)""",
     re.VERBOSE,
 )
-_NOISE = re.compile(r'"[^"]*"|![^!\n]*!|\+[a-z]+\+|\{[^}]*\}|[`\\~uvTHJKLMOPRSWy.]|%.*')
+# Inline fields are matched first and kept: their letters are among the shorthand ornaments.
+_NOISE = re.compile(r'(\[[A-Za-z]:[^\]]*\])|"[^"]*"|![^!\n]*!|\+[a-z]+\+|\{[^}]*\}|[`\\~uvTHJKLMOPRSWy.]|%.*')
 
 
 def read_book(text: str, book: str) -> Iterator[Tune | TuneError]:
@@ -144,7 +145,7 @@ def _bars(
     tuplet_left, tuplet_scale = 0, Fraction(1)
     pending = Fraction(1)
     tied = skipping = closed = False
-    text = _NOISE.sub("", body)
+    text = _NOISE.sub(lambda noise: noise[1] or "", body)
 
     def pitch(accidental: str | None, step: str, octave: str) -> int:
         place = (step, octave)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import multiprocessing.util
 import os
 import shutil
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import numpy as np
 
 from musicrl.config import CorpusConfig
 from musicrl.corpus import render, tunes
-from musicrl.corpus.arrange import BEATS, AccompanimentError, arrange, chorale, fits
+from musicrl.corpus.arrange import BEATS, AccompanimentError, Arrangement, arrange, chorale, fits
 from musicrl.corpus.captions import MANNERS, captions
 from musicrl.corpus.splits import split_of
 from musicrl.corpus.styles import STYLES, WEIGHTS, Groove, Style
@@ -66,10 +65,14 @@ def build(config: CorpusConfig, folder: Path) -> dict[str, Any]:
     parts = folder / "parts"
     missing = [g for g in range(groups) if not (parts / f"{g:06d}.npz").exists()]
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(config, str(folder), soundfonts)
-    )
-    with pool, progress("corpus", config.clips) as bar, interruptible() as stop:
+    with (
+        tempfile.TemporaryDirectory(prefix="musicrl-") as scratch,
+        ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_start_worker, initargs=(config, folder, soundfonts, scratch)
+        ) as pool,
+        progress("corpus", config.clips) as bar,
+        interruptible() as stop,
+    ):
         bar.advance((groups - len(missing)) * GROUP)
         for done in _spread(pool, missing, workers, stop):
             bar.advance(done)
@@ -96,7 +99,7 @@ def _claim(folder: Path, config: CorpusConfig) -> None:
     write_atomic(mark, settings.encode())
 
 
-def _spread(pool: ProcessPoolExecutor, groups: list[int], workers: int, stop: Any) -> Iterator[int]:
+def _spread(pool: ProcessPoolExecutor, groups: list[int], workers: int, stop: Callable[[], bool]) -> Iterator[int]:
     waiting: set[Future[int]] = set()
     queue = iter(groups)
     while not stop():
@@ -120,14 +123,13 @@ class _Worker:
 _worker = _Worker()
 
 
-def _start_worker(config: CorpusConfig, folder: str, soundfonts: dict[str, Path]) -> None:
+def _start_worker(config: CorpusConfig, folder: Path, soundfonts: dict[str, Path], scratch: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker.config = config
-    _worker.folder = Path(folder)
+    _worker.folder = folder
     _worker.soundfonts = soundfonts
     _worker.tunes = tunes.load(_worker.folder / "tunes.json")[0]
-    _worker.scratch = Path(tempfile.mkdtemp(prefix="musicrl-"))
-    multiprocessing.util.Finalize(None, shutil.rmtree, args=(_worker.scratch, True), exitpriority=10)
+    _worker.scratch = Path(tempfile.mkdtemp(dir=scratch))
 
 
 def style_of(group: int, seed: int) -> Style:
@@ -172,7 +174,7 @@ def _render_group(group: int) -> int:
     return len(clips)
 
 
-def _arrange(style: Style, rng: np.random.Generator) -> tuple[Tune, Any]:
+def _arrange(style: Style, rng: np.random.Generator) -> tuple[Tune, Arrangement]:
     groove = style.grooves[int(rng.integers(len(style.grooves)))] if style.grooves else None
     minor = bool(rng.random() < MINOR_SHARE)
     pool = _tunes_for(style, groove)

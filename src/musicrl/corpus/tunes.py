@@ -24,7 +24,7 @@ from musicrl.files import write_atomic
 from musicrl.progress import progress
 
 _BOOKS = {"ryansMammoth": "ryan", "oneills1850": "oneill", "airdsAirs": "aird"}
-_VERSION = 1
+_VERSION = 2
 
 
 def load(cache: Path, workers: int = 1) -> tuple[list[Tune], dict[str, int]]:
