@@ -38,7 +38,7 @@ __all__ = [
 class CorpusConfig(Stage):
     """`musicrl corpus build`: tunes, arranged, rendered and captioned."""
 
-    clips: int = Field(default=5400, gt=0, description="Clips of 10.24 s to render; rejected ones leave a gap.")
+    clips: int = Field(default=4800, gt=0, description="Clips of 10.24 s to render; rejected ones leave a gap.")
     seed: int = Field(default=0, ge=0, description="Seed; the same seed gives the same corpus.")
     workers: int = Field(default=0, ge=0, description="Processes that render; 0 is one a core.")
     soundfonts: tuple[str, ...] = Field(
