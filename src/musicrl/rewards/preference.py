@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -234,7 +234,7 @@ def train(
     return fitted
 
 
-def _backbone(base: str, tune: str, lora_rank: int) -> Backbone:
+def _backbone(base: str, tune: Literal["head", "lora", "full"], lora_rank: int) -> Backbone:
     from musicrl.rewards.backbone import load as load_backbone
 
     return load_backbone(base, tune, lora_rank)
