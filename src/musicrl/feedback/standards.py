@@ -119,11 +119,11 @@ def from_corpus(corpus: Path | str, clips: int = 500, seed: int = 0) -> Standard
     Raises:
         UserError: the folder is not a corpus, or has no validation clips.
     """
-    from musicrl.corpus.dataset import Corpus
+    from musicrl.corpus.dataset import SAMPLE_RATE, Corpus
 
     audio, _ = Corpus(Path(corpus)).crops("validation", CLIP_SECONDS, clips, np.random.default_rng(seed))
     drawn = [np.asarray(clip, dtype=np.float32) for clip in audio]
-    return compute(drawn, round(len(drawn[0]) / CLIP_SECONDS), "validation clips of the rendered tune corpus", seed)
+    return compute(drawn, SAMPLE_RATE, "validation clips of the rendered tune corpus", seed)
 
 
 def write(standards: Standards, path: Path = _FILE) -> None:

@@ -224,7 +224,7 @@ class PreferenceStore:
         return self.rate_many([rating])[0]
 
     def rate_many(self, ratings: Sequence[NewRating]) -> list[RatingReceipt]:
-        """Store ratings in one transaction, with the guarantees of `vote_many`; a clip, rater and axis have one current.
+        """Store ratings in one transaction, with the guarantees of `vote_many`; one is current per clip, rater, axis.
 
         Raises:
             UserError: a clip or rater is unknown.
