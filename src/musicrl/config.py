@@ -52,19 +52,27 @@ class CorpusConfig(Stage):
 class CodecConfig(Stage):
     """`musicrl pretrain codec`: audio to residual codes and back."""
 
-    steps: int = Field(default=4000, gt=0, description="Training steps.")
+    steps: int = Field(default=2300, gt=0, description="Training steps.")
+    autoencoder_steps: int = Field(default=350, ge=0, description="First steps, without quantizer.")
+    adversarial_steps: int = Field(default=600, ge=0, description="Last steps, with discriminators.")
     batch_size: int = Field(default=16, gt=0, description="Crops a step.")
     seconds: float = Field(default=1.0, gt=0, description="Length of a crop, seconds.")
-    learning_rate: float = Field(default=5e-4, gt=0, description="Peak learning rate of AdamW.")
+    learning_rate: float = Field(default=1.5e-3, gt=0, description="Peak learning rate of AdamW.")
+    width: int = Field(default=320, gt=0, description="Width of encoder and decoder.")
+    encoder_blocks: int = Field(default=3, gt=0, description="ConvNeXt blocks before the quantizer, 50 Hz.")
+    decoder_blocks: int = Field(default=4, gt=0, description="ConvNeXt blocks after the quantizer, 50 Hz.")
+    output_blocks: int = Field(default=4, gt=0, description="ConvNeXt blocks before the spectrum head, 100 Hz.")
+    latent_dim: int = Field(default=64, gt=0, description="Dimension that is quantized.")
+    codebook_size: int = Field(default=1024, gt=1, description="Entries of each of the 12 codebooks.")
     seed: int = Field(default=0, ge=0, description="Seed of weights and crops.")
-    checkpoint_minutes: float = Field(default=5.0, gt=0, description="Time between checkpoints, minutes.")
+    checkpoint_minutes: float = Field(default=4.0, gt=0, description="Time between checkpoints, minutes.")
 
 
 class SemanticConfig(Stage):
     """`musicrl pretrain semantic`: self-supervised audio encoder and its k-means tokens."""
 
     steps: int = Field(default=1200, gt=0, description="Training steps.")
-    batch_size: int = Field(default=32, gt=0, description="Crops a step.")
+    batch_size: int = Field(default=16, gt=0, description="Crops a step.")
     seconds: float = Field(default=8.0, gt=0, description="Length of a crop, seconds.")
     learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate of AdamW.")
     width: int = Field(default=256, gt=0, description="Channels of the encoder.")
@@ -72,7 +80,7 @@ class SemanticConfig(Stage):
     bottleneck: int = Field(default=48, gt=0, description="Channels of each of its two outputs.")
     noise: float = Field(default=0.4, ge=0, description="Standard deviation of the noise on the outputs in training.")
     codebook_size: int = Field(default=1024, gt=1, description="Centroids of each output.")
-    kmeans_frames: int = Field(default=200_000, gt=0, description="Frames the centroids are fitted to.")
+    kmeans_frames: int = Field(default=120_000, gt=0, description="Frames the centroids are fitted to.")
     seed: int = Field(default=0, ge=0, description="Seed of weights, crops and centroids.")
     checkpoint_minutes: float = Field(default=4.0, gt=0, description="Time between checkpoints, minutes.")
 
@@ -330,7 +338,7 @@ class ServeConfig(Stage):
         min_length=1,
         description="Models to listen to: one meets itself with another seed, of more two are drawn for each pair.",
     )
-    seconds: float = Field(default=10.0, ge=1, le=30, description="Length of a clip, seconds.")
+    seconds: float = Field(default=10.0, ge=1, le=10, description="Length of a clip, seconds.")
 
 
 STAGES: dict[str, type[Stage]] = {
