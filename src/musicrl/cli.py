@@ -186,7 +186,7 @@ def pretrain(
     file: Annotated[Path | None, typer.Option("--file", "-f", help="TOML file of settings.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that is there.")] = False,
 ) -> None:
-    """Train a part of the base model on a corpus; its weights go to the run's folder `model`."""
+    """Train a part of the base model on a corpus; set MUSICRL_WEIGHTS to the folder of the runs to use it."""
     from musicrl import pretraining
 
     for folder in pretraining.pretrain(part, corpus, out, file, overrides or (), resume=resume):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from musicrl import config, devices
+from musicrl import config, devices, weights
 from musicrl.errors import UserError
 
 PARTS = {
-    "codec": "musicrl.codec.train",
+    "codec": "musicrl.codec",
     "semantic": "musicrl.semantic.train",
     "mulan": "musicrl.mulan.train",
     "tagger": "musicrl.tagger.train",
@@ -34,7 +35,7 @@ def pretrain(
         resume: continue runs that are there.
 
     Returns:
-        The run folders.
+        The run folders, with the weights in `model`. To use them, set `MUSICRL_WEIGHTS` to `out`.
 
     Raises:
         UserError: there is no such part or corpus, or what a training raises.
@@ -44,6 +45,8 @@ def pretrain(
     if part == "all" and (file is not None or overrides):
         raise UserError("settings belong to one part; pretrain the parts one by one, or all of them without settings")
     devices.set_threads()
+    # A part is trained on what the parts before it make, so those of this base come before the shipped ones.
+    os.environ[weights.OWN] = str(out)
     folders: list[Path] = []
     for name in PARTS if part == "all" else (part,):
         settings = config.load(config.STAGES[name], file, overrides)

@@ -26,8 +26,15 @@ MODEL = "model.safetensors"
 CARD = "README.md"
 
 
+OWN = "MUSICRL_WEIGHTS"
+"""Environment variable that names a folder of `musicrl pretrain`; its parts take the place of the shipped ones."""
+
+
 def embedded(part: str) -> Path:
-    """Return the folder where the package keeps a part's weights, whether they are there or not."""
+    """Return the folder of a part's weights, whether they are there or not: the user's own if `OWN` has it."""
+    own = os.environ.get(OWN)
+    if own and (Path(own) / part / "model" / CONFIG).is_file():
+        return Path(own) / part / "model"
     return Path(__file__).parent / part
 
 
