@@ -314,7 +314,7 @@ def test_kill_9_while_saving_never_leaves_an_unreadable_run(tmp_path: Path) -> N
     ) as nursery:
         assert nursery.stdin is not None
         assert nursery.stdout is not None
-        for _ in range(40):
+        for _ in range(20):
             nursery.stdin.write("next\n")
             nursery.stdin.flush()
             saver = int(nursery.stdout.readline())
