@@ -33,13 +33,14 @@ def mean(codes: Tensor) -> Tensor:
     return 3.0 + codes.float().mean(dim=(1, 2))
 
 
-def test_scales_are_mean_and_deviation_on_the_reference(make_policy: Callable):
+def test_scales_are_mean_and_deviation_within_a_prompt_of_the_reference(make_policy: Callable):
     policy = make_policy()
     reward = Codes(mean)
     scales = calibrate(policy, {"codes": reward}, ("0", "1", "2"), CONFIG)
     values = mean(reward.seen[0])
-    assert reward.seen[0].shape == (66, 2, 3)
-    assert scales["codes"] == pytest.approx((values.mean().item(), values.std().item()))
+    assert reward.seen[0].shape == (12, 2, 3)
+    within = torch.stack([values[i : i + 4].var() for i in (0, 4, 8)]).mean().sqrt()
+    assert scales["codes"] == pytest.approx((values.mean().item(), within.item()))
     with torch.no_grad():
         policy.adapter += 5.0 * torch.randn(policy.adapter.shape)
     assert calibrate(policy, {"codes": reward}, ("0", "1", "2"), CONFIG) == scales
@@ -53,7 +54,19 @@ def test_scales_that_are_given_are_kept_and_nothing_is_sampled_for_them(make_pol
 
 
 def test_reward_without_spread_or_with_nan_is_refused(make_policy: Callable):
-    with pytest.raises(UserError, match=r"1\.0 for every clip"):
+    with pytest.raises(UserError, match="same for every clip of a prompt"):
         calibrate(make_policy(), {"codes": Codes(lambda codes: torch.ones(codes.shape[0]))}, ("0",), CONFIG)
     with pytest.raises(UserError, match="NaN"):
         calibrate(make_policy(), {"codes": Codes(lambda codes: codes[:, 0, 0] * float("nan"))}, ("0",), CONFIG)
+
+
+def test_what_a_prompt_adds_to_all_its_clips_does_not_count(make_policy: Callable):
+    class Offset(Codes):
+        def __call__(self, batch: Generations) -> Tensor:
+            return super().__call__(batch) + 100.0 * torch.tensor([float(prompt) for prompt in batch.prompts])
+
+    prompts = ("0", "1", "2")
+    plain = calibrate(make_policy(), {"codes": Codes(mean)}, prompts, CONFIG)["codes"]
+    offset = calibrate(make_policy(), {"codes": Offset(mean)}, prompts, CONFIG)["codes"]
+    assert offset[1] == pytest.approx(plain[1], rel=1e-3)
+    assert offset[0] > plain[0] + 50

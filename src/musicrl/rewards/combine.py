@@ -21,7 +21,7 @@ class WeightedSum:
     Args:
         rewards: rewards by name.
         weights: weight of each, by the same names.
-        scales: (mean, standard deviation) of each, by the same names; (0, 1) leaves a reward in its own units.
+        scales: (mean, deviation) of each, by the same names; (0, 1) leaves a reward in its own units.
         name: name of the sum.
 
     Raises:

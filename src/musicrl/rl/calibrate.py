@@ -13,17 +13,21 @@ from musicrl.rewards.generations import from_codes, needs_audio
 from musicrl.rewards.protocol import Generations, Reward
 from musicrl.rl.scoring import StepError, score
 
-CLIPS = 64
-"""Clips the constants are measured on, each of its own prompt where there are enough."""
+PROMPTS = 16
+"""Prompts the constants are measured on."""
+
+SAMPLES = 4
+"""Clips of each of them."""
 
 
 def calibrate(
     policy: Policy, rewards: Mapping[str, Reward], prompts: Sequence[str], config: FinetuneConfig
 ) -> dict[str, tuple[float, float]]:
-    """Return mean and standard deviation of each reward over clips of the reference policy.
+    """Return mean and deviation of each reward over clips of the reference policy.
 
-    The constants then stay as they are (`WeightedSum`), so a gain in reward is not scaled away. They depend on seed and
-    reference alone: a resumed run measures the same ones.
+    The deviation is that between clips of one prompt: all a policy can do about its reward is to choose among the
+    clips it could make for the prompt it is given. The constants then stay as they are (`WeightedSum`), so a gain in
+    reward is not scaled away. They depend on seed and reference alone: a resumed run measures the same ones.
 
     Args:
         policy: what will be finetuned; its reference makes the clips.
@@ -32,22 +36,22 @@ def calibrate(
         config: gives seconds, temperature, seed, device_batch_size, and `scales` that are known already.
 
     Returns:
-        (mean, standard deviation) by name; those in `config.scales` as they are there.
+        (mean, deviation) by name; those in `config.scales` as they are there.
 
     Raises:
-        UserError: a reward gives no usable scores, or the same for every clip.
+        UserError: a reward gives no usable scores, or the same for every clip of a prompt.
     """
     unknown = {name: reward for name, reward in rewards.items() if name not in config.scales}
     known = {name: config.scales[name] for name in rewards if name in config.scales}
     if not unknown:
         return known
-    order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(config.seed))[:CLIPS]
+    order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(config.seed))[:PROMPTS]
     chosen = [prompts[int(i)] for i in order]
     generator = torch.Generator(device=policy.device).manual_seed(config.seed)
     with torch.no_grad(), policy.reference():
         rollout = policy.sample(
             chosen,
-            group_size=-(-CLIPS // len(chosen)),
+            group_size=SAMPLES,
             seconds=config.seconds,
             sampler=Sampler(temperature=config.temperature),
             generator=generator,
@@ -68,7 +72,7 @@ def _scale(reward: Reward, clips: Generations) -> tuple[float, float]:
         values, _ = score(reward, clips)
     except StepError as failure:
         raise UserError(f"{failure}, on clips of the model to start from; {mend}") from failure
-    deviation = float(values.std())
+    deviation = float(values.view(-1, SAMPLES).var(dim=1).mean().sqrt())
     if deviation == 0.0:
-        raise UserError(f"reward {reward.name} is {float(values[0])} for every clip of the model to start from; {mend}")
+        raise UserError(f"reward {reward.name} is the same for every clip of a prompt; {mend}")
     return float(values.mean()), deviation

@@ -5,10 +5,10 @@ Shapes: **B** clips, **K** codebooks, **T** frames.
 Units. Every term is a mean over the K·T codes of a clip, so learning rate and clipping do not depend on the clip's
 length. Both terms of the policy's objective share that factor 1/(K·T), so α trades the reward of a clip against the KL
 of the *whole clip*, summed over its codes, in nats. Where the full gradient of that trade is followed, the optimum is
-π(clip) ∝ π_ref(clip) · exp(λ · reward), λ = (1 − α)/α; if rewards are normal with deviation 1 under the reference, it
-lifts the reward by λ at a KL of λ²/2 nats a clip: 40 nats for α = 0.1, 180 for α = 0.05. The gradient here follows the
-paper and leaves out how a code changes the KL of later ones, so this guides the choice of α and guarantees nothing.
-MusicRL shows KL up to 60 and does not state its α.
+π(clip) ∝ π_ref(clip) · exp(λ · reward), λ = (1 − α)/α; if rewards are normal with deviation 1 among the reference's
+clips of a prompt, it lifts the reward by λ at a KL of λ²/2 nats a clip: 40 nats for α = 0.1, 180 for α = 0.05. The
+gradient here follows the paper and leaves out how a code changes the KL of later ones, so this guides the choice of α
+and guarantees nothing. MusicRL shows KL up to 60 and does not state its α.
 """
 
 from __future__ import annotations
