@@ -254,6 +254,8 @@ def _tempo(onsets: Array, frame_rate: float) -> tuple[float, float]:
 
     The prior over tempi is log-normal around 120, as in Ellis 2007 ("Beat tracking by dynamic programming", eq. 6).
     """
+    if onsets.size < 2:
+        return 0.0, 0.0
     centred = onsets - onsets.mean()
     size = _fft.next_fast_len(2 * centred.size, real=True)
     raw = _fft.irfft(np.abs(_fft.rfft(centred, size)) ** 2, size)[: centred.size]

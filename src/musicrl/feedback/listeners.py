@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 JUST_NOTICEABLE = 0.1
 """Two clips whose utilities differ by less are a tie."""
 
+_UNIT = 1.5  # weights of length 1 times this make utilities vary by about 1 between real clips
 _TASTE_SPREAD = 0.35  # standard deviation of a listener's weight, relative to the population's mean weight
 _IDEAL_SPREAD = 0.7  # standard deviation of ideals, in standard deviations between real clips
 _LAPSES = (0.0, 0.05)  # range of the share of answers given without attention
@@ -91,8 +92,16 @@ class Listeners:
 
         Returns:
             [listeners, clips].
+
+        Raises:
+            UserError: there is not one match from 0 to 1 for every clip.
         """
-        return self._weigh(_table(facts), np.asarray(match, dtype=np.float64), taste.CRITERIA)
+        table, matches = _table(facts), np.asarray(match, dtype=np.float64)
+        if matches.shape != (len(table),) or not ((matches >= 0) & (matches <= 1)).all():
+            raise UserError(
+                f"{list(matches.shape)} prompt matches for {len(table)} clips: give each clip one from 0 to 1"
+            )
+        return self._weigh(table, matches, taste.CRITERIA)
 
     def quality(self, facts: Sequence[Facts] | Floats) -> Floats:
         """Return how each listener judges the acoustic quality of each clip alone, [listeners, clips]."""
@@ -163,7 +172,7 @@ class Listeners:
         common = taste.criteria(facts, match, usual.load())
         personal = taste.fits(facts, self.ideals, usual.load())
         weights = self.weights[:, [taste.CRITERIA.index(name) for name in names]]
-        weights = weights / np.linalg.norm(weights, axis=1, keepdims=True)
+        weights = _UNIT * weights / np.linalg.norm(weights, axis=1, keepdims=True)
         columns = [personal[name] if name in personal else common[name][None, :] for name in names]
         return sum((weights[:, [i]] * column for i, column in enumerate(columns)), np.zeros((len(self), len(facts))))
 

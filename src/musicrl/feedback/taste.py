@@ -38,7 +38,7 @@ USERS: Mapping[str, float] = {
     "smoothness": 0.6,
     "clean_floor": 0.8,
     "clean_treble": 0.6,
-    "full_band": 0.3,
+    "full_band": 0.5,
     "no_silence": 1.0,
     "no_clipping": 0.5,
     "tempo_fit": 0.5,
@@ -54,7 +54,7 @@ RATERS: Mapping[str, float] = {
     "smoothness": 0.6,
     "clean_floor": 1.0,
     "clean_treble": 0.8,
-    "full_band": 0.6,
+    "full_band": 0.8,
     "no_silence": 1.0,
     "no_clipping": 0.8,
     "tempo_fit": 0.3,
@@ -64,6 +64,7 @@ RATERS: Mapping[str, float] = {
 }
 """Mean weights of raters, who were asked about the prompt and the quality too."""
 
+_BETTER = 0.5
 _MATCH_CENTRE, _MATCH_SCALE = 0.5, 0.25
 _SILENCE_SCALE = 0.1
 _CLIPPING_SCALE = 0.005
@@ -85,10 +86,11 @@ def criteria(
         "key_clarity": z["key_clarity"],
         "steadiness": z["steadiness"],
         "smoothness": -z["roughness"],
-        "clean_floor": -z["noise_floor"],
-        "clean_treble": -z["high_noise"],
-        # Dullness is a defect, brilliance beyond the usual is not a merit.
-        "full_band": np.minimum(z["bandwidth"], 0),
+        # A clip can be worse than the usual without limit but only a little better: else dull clips, which have no
+        # noise in the treble, would pass for clean.
+        "clean_floor": np.minimum(-z["noise_floor"], _BETTER),
+        "clean_treble": np.minimum(-z["high_noise"], _BETTER),
+        "full_band": np.minimum(z["bandwidth"], _BETTER),
         # Real clips hardly have these defects, so their scale is set and not measured.
         "no_silence": -fact["silence_share"] / _SILENCE_SCALE,
         "no_clipping": -fact["clipped_share"] / _CLIPPING_SCALE,
