@@ -1,0 +1,1 @@
+"""The feedback page: people type a prompt, hear two clips and give one the trophy."""
