@@ -97,7 +97,7 @@ def smear(x: Tensor, generator: torch.Generator, chance: float) -> Tensor:
 def _halve(audio: Tensor) -> Tensor:
     """Return audio [B, N] at half its sample rate, [B, N / 2].
 
-    The highest semitone is 3951 Hz, so only what lies above 8 kHz must not fold back, which a short filter sees to. Half
+    The highest semitone is 3951 Hz, so only what lies above 8 kHz must not fold back: a short filter will do. Half
     the rate halves the cost of the long windows.
     """
     reach = 8

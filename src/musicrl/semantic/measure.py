@@ -22,7 +22,7 @@ from musicrl.semantic.tokenizer import SemanticTokenizer
 Coder = Callable[[Tensor], Tensor]
 """From feature frames [1, T, 404] to codes [1, 2, T]."""
 
-_PROBE_CLIPS = 1500
+_PROBE_CLIPS = 800
 
 
 @torch.no_grad()
