@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, cast
 
 import numpy as np
 import pyloudnorm
@@ -32,7 +31,7 @@ def lufs(audio: Tensor, sample_rate: int) -> float:
     samples = audio.detach().to("cpu", torch.float64).numpy()
     if samples.shape[0] < math.ceil(_BLOCK_SECONDS * sample_rate) or not np.isfinite(samples).all():
         return -math.inf
-    meter = cast(Any, pyloudnorm).Meter(sample_rate, block_size=_BLOCK_SECONDS)
+    meter = pyloudnorm.Meter(sample_rate, block_size=_BLOCK_SECONDS)
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         warnings.simplefilter("ignore")
         loudness = float(meter.integrated_loudness(samples))
@@ -49,7 +48,7 @@ def true_peak(audio: Tensor) -> float:
         dBTP; -inf for silence.
     """
     samples = audio.detach().to("cpu", torch.float32).numpy()
-    oversampled = cast(Any, resample_poly(samples, _OVERSAMPLING, 1))
+    oversampled = resample_poly(samples, _OVERSAMPLING, 1)
     peak = max(float(np.abs(oversampled).max(initial=0.0)), float(np.abs(samples).max(initial=0.0)))
     return 20.0 * math.log10(peak) if peak > 0.0 else -math.inf
 

@@ -66,7 +66,9 @@ def _turning(ours: Tensor, theirs: Tensor, dim: int) -> Tensor:
     count = ours.shape[dim] - 1
     a = ours.narrow(dim, 1, count) * ours.narrow(dim, 0, count).conj()
     b = theirs.narrow(dim, 1, count) * theirs.narrow(dim, 0, count).conj()
-    product = a.real * b.real + a.imag * b.imag
-    cosine = product / (magnitude(a) * magnitude(b) + 1e-9)
-    weight = magnitude(b).sqrt().detach()
-    return ((1.0 - cosine) * weight).sum() / weight.sum().clamp_min(1e-5)
+    # Half the squared chord of unit vectors is one minus their cosine. `magnitude` is bounded below, so bins under
+    # about -70 dB count less; a cosine divided by it would instead be smallest for the loudest clip.
+    scale_a, scale_b = magnitude(a), magnitude(b)
+    chord = (a.real / scale_a - b.real / scale_b).square() + (a.imag / scale_a - b.imag / scale_b).square()
+    weight = scale_b.sqrt().detach()
+    return (0.5 * chord * weight).sum() / weight.sum().clamp_min(1e-5)

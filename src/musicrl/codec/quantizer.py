@@ -7,6 +7,10 @@ from torch import Tensor, nn
 
 from musicrl.kmeans import nearest
 
+PREFIXES = (1, 2, 4, 12)
+PREFIX_WEIGHTS = (0.25, 0.15, 0.2, 0.4)
+"""Quantizer dropout: how often a training crop is decoded from so many levels. Level 1 is what token models predict."""
+
 
 class ResidualQuantizer(nn.Module):
     """K codebooks; each quantizes what the ones before it left over, so any prefix of levels can be decoded."""

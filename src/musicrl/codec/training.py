@@ -5,25 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from musicrl import weights
 from musicrl.codec.codebooks import MovingAverages, initialise
 from musicrl.codec.discriminator import Discriminators, discriminator_loss, generator_losses
 from musicrl.codec.losses import reconstruction
+from musicrl.codec.measure import compare, measure
 from musicrl.codec.model import Codec
-from musicrl.codec.quantizer import commitment, straight_through
+from musicrl.codec.quantizer import PREFIX_WEIGHTS, PREFIXES, commitment, straight_through
 from musicrl.config import CodecConfig
-from musicrl.corpus.dataset import Corpus
+from musicrl.corpus.dataset import SAMPLE_RATE, Corpus
 from musicrl.devices import autocast
+from musicrl.fitting import card
 from musicrl.runs import Checkpoint, Run, finite, interruptible, open_run, pack, progress, unpack
-
-PREFIXES = (1, 2, 4, 12)
-PREFIX_WEIGHTS = (0.25, 0.15, 0.2, 0.4)
-"""Quantizer dropout: how often a crop is decoded from so many levels. Level 1 is what the token model predicts."""
 
 COMMITMENT = 0.5
 ADVERSARIAL = 0.05
@@ -59,7 +59,7 @@ def train(config: CodecConfig, corpus: Path | str, run_path: Path | str, resume:
         resume: continue the run that is there.
 
     Returns:
-        The codec with averaged weights, on the CPU, in evaluation mode.
+        The codec with averaged weights as stored in `run_path`/model, on the CPU, in evaluation mode.
 
     Raises:
         UserError: the corpus cannot be read, the run folder cannot be used, or Ctrl-C was pressed (all is saved).
@@ -85,7 +85,29 @@ def train(config: CodecConfig, corpus: Path | str, run_path: Path | str, resume:
                     state.save(run)
         if first < config.steps:
             state.save(run)
-        return state.averaged()
+        codec = state.averaged()
+        stored = rounded(codec)
+        figures = {"steps skipped": state.skipped, **measure(stored, data), **compare(codec, stored, data)}
+        rows = data.rows("train")
+        text = card(
+            "Codec",
+            "Neural audio codec: 24 kHz mono to 12 codes of 1,024 at 50 Hz (6 kbps) and back. The encoder sees log-mel"
+            " magnitudes only; the decoder makes up a phase. Any prefix of levels can be decoded.",
+            part="codec",
+            data=f"{len(rows)} training clips, {sum(len(data.audio(row)) for row in rows) / SAMPLE_RATE / 3600:.1f} h",
+            config=config,
+            seconds=state.seconds,
+            figures=figures,
+        )
+        weights.write(run.path / "model", {"architecture": architecture(config)}, stored.state_dict(), text)
+        return stored
+
+
+def rounded(codec: Codec) -> Codec:
+    """Return a codec whose weights have the precision they are stored in (bf16)."""
+    copy = deepcopy(codec)
+    copy.load_state_dict({name: tensor.bfloat16().float() for name, tensor in codec.state_dict().items()})
+    return copy.eval()
 
 
 class Training:
