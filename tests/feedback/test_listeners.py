@@ -278,3 +278,10 @@ def test_every_criterion_has_a_weight() -> None:
     assert tuple(taste.USERS) == tuple(taste.RATERS) == taste.CRITERIA
     assert set(taste.TECHNICAL) | set(taste.FITS) < set(taste.CRITERIA)
     assert set(taste.FITS.values()) < set(standards.MEASURES)
+
+
+def test_the_documented_weights_are_the_real_ones() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "listeners.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    documented = {name.strip("`"): (float(users), float(raters)) for name, _, users, raters in rows}
+    assert documented == {name: (taste.USERS[name], taste.RATERS[name]) for name in taste.CRITERIA}

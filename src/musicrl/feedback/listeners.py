@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 JUST_NOTICEABLE = 0.1
 """Two clips whose utilities differ by less are a tie."""
 
+_ROUNDING = 1e-3  # a probability added up in single precision may miss 1 by a little
 _UNIT = 1.5  # weights of length 1 times this make utilities vary by about 1 between real clips
 _TASTE_SPREAD = 0.35  # standard deviation of a listener's weight, relative to the population's mean weight
 _IDEAL_SPREAD = 0.7  # standard deviation of ideals, in standard deviations between real clips
@@ -97,7 +98,7 @@ class Listeners:
             UserError: there is not one match from 0 to 1 for every clip.
         """
         table, matches = _table(facts), np.asarray(match, dtype=np.float64)
-        if matches.shape != (len(table),) or not ((matches >= 0) & (matches <= 1)).all():
+        if matches.shape != (len(table),) or not (np.abs(matches - 0.5) <= 0.5 + _ROUNDING).all():
             raise UserError(
                 f"{list(matches.shape)} prompt matches for {len(table)} clips: give each clip one from 0 to 1"
             )
