@@ -13,7 +13,7 @@ from musicrl.config import MusicLMConfig
 from musicrl.musiclm import tokens, train
 from musicrl.musiclm.average import Averaged
 from musicrl.musiclm.model import ABSENT, MusicLM, Shape
-from musicrl.musiclm.tokens import Tokens
+from musicrl.musiclm.tokens import Codes, Conditions
 from musicrl.runs import open_run
 
 CONFIG = MusicLMConfig(
@@ -31,7 +31,7 @@ CONFIG = MusicLMConfig(
 )
 
 
-def corpus(clips: int = 6) -> Tokens:
+def corpus(clips: int = 6) -> Codes:
     generator = torch.Generator().manual_seed(0)
 
     def codes(*shape: int) -> Tensor:
@@ -39,8 +39,13 @@ def corpus(clips: int = 6) -> Tokens:
 
     lengths = torch.tensor([0, *(20 + i for i in range(clips))])
     frames = int(lengths.sum())
-    mulan = [torch.randint(0, 8, shape, generator=generator).short() for shape in ((clips, 3), (clips, 2, 3))]
-    return Tokens(lengths.cumsum(0), codes(frames, 2), codes(2 * frames, 12), mulan[0], mulan[1], mulan[1] + 1)
+    return Codes(lengths.cumsum(0), codes(frames, 2), codes(2 * frames, 12))
+
+
+def said(clips: int = 6) -> Conditions:
+    generator = torch.Generator().manual_seed(1)
+    audio, captions = (torch.randint(0, 8, shape, generator=generator).short() for shape in ((clips, 3), (clips, 2, 3)))
+    return Conditions(audio, captions, captions + 1)
 
 
 @pytest.fixture(autouse=True)
@@ -50,14 +55,15 @@ def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         weights, "read", lambda name: ({"sha256": "m" * 64}, {"codebooks": books}) if name == "mulan" else real(name)
     )
-    monkeypatch.setattr(tokens, "prepare", lambda folder, split: corpus())
+    monkeypatch.setattr(tokens, "codes", lambda folder, split: corpus())
+    monkeypatch.setattr(tokens, "conditions", lambda folder, split: said())
 
 
 def test_training_writes_a_model_that_loads(tmp_path: Path) -> None:
     figures = train.train(CONFIG, tmp_path, tmp_path / "run", resume=False)
     model = musiclm.load(tmp_path / "run" / "model")
     assert model.shape.max_frames == 15
-    again = train.validate(model, corpus(), 1)
+    again = train.validate(model, corpus(), said(), 1)
     assert again["nats shuffled"] == pytest.approx(figures["nats shuffled"], abs=1e-6)
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "nats shuffled, codebook 3" in card
@@ -120,7 +126,7 @@ def test_nats_of_some_frames_estimate_those_of_all() -> None:
 
 
 def test_conditions_are_mixed_as_told() -> None:
-    data = corpus()
+    data = said()
     clips = torch.arange(6).repeat(1000)
     found = train.conditions(data, clips, torch.Generator().manual_seed(0))
     absent = (found == ABSENT).sum(1)

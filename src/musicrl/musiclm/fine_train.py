@@ -18,7 +18,7 @@ from musicrl.fitting import card, fit
 from musicrl.musiclm import fine, layout, tokens
 from musicrl.musiclm.average import Averaged
 from musicrl.musiclm.fine import PASSES, UNKNOWN, FineShape, FineStage
-from musicrl.musiclm.tokens import Tokens
+from musicrl.musiclm.tokens import Codes
 from musicrl.runs import open_run
 
 _COARSE = 1
@@ -40,7 +40,7 @@ def train(config: FineConfig, corpus_path: Path, run_path: Path, resume: bool) -
     Raises:
         UserError: corpus or tokenizers cannot be read, or the run was interrupted (and saved).
     """
-    data, held_out = tokens.prepare(corpus_path, "train"), tokens.prepare(corpus_path, "validation")
+    data, held_out = tokens.codes(corpus_path, "train"), tokens.codes(corpus_path, "validation")
     codec_config, codec_tensors = weights.read("codec")
     codebooks = codec_tensors["quantizer.codebooks"]
     torch.manual_seed(config.seed)
@@ -146,7 +146,7 @@ def masked_loss(
 
 
 @torch.no_grad()
-def measure(model: FineStage, data: Tokens, clips: int = 32) -> dict[str, float]:
+def measure(model: FineStage, data: Codes, clips: int = 32) -> dict[str, float]:
     """Return figures on up to `clips` held-out clips.
 
     Returns:

@@ -27,24 +27,33 @@ _BATCH = 16
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """Tokens of the clips of one split; clips lie one after the other.
+class Conditions:
+    """MuLan tokens of the clips of one split.
+
+    Attributes:
+        audio: [clips, R] int16, of each clip's sound.
+        captions: [clips, C, R] int16, of its captions; a clip with fewer than C repeats them.
+        prompts: [clips, P, R] int16, of training prompts true of it; captions where there are none.
+    """
+
+    audio: Tensor
+    captions: Tensor
+    prompts: Tensor
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Semantic and codec codes of the clips of one split; clips lie one after the other.
 
     Attributes:
         starts: [clips + 1] int64, first 25 Hz frame of each clip, and the end.
         semantic: [S, 2] int16.
         acoustic: [2·S, 12] int16.
-        audio: [clips, R] int16 MuLan tokens of each clip's sound.
-        captions: [clips, C, R] int16 MuLan tokens of its captions; a clip with fewer than C repeats them.
-        prompts: [clips, P, R] int16 MuLan tokens of training prompts true of it; captions where there are none.
     """
 
     starts: Tensor
     semantic: Tensor
     acoustic: Tensor
-    audio: Tensor
-    captions: Tensor
-    prompts: Tensor
 
     @property
     def frames(self) -> Tensor:
@@ -82,8 +91,8 @@ class Tokens:
         return clips, *self.crops(clips, length, torch.rand(batch, generator=generator))
 
 
-def prepare(folder: Path, split: str) -> Tokens:
-    """Return the tokens of a split, encoding with the installed tokenizers what is not there yet.
+def codes(folder: Path, split: str) -> Codes:
+    """Return the codes of a split, encoding with the installed tokenizers what is not there yet.
 
     Args:
         folder: corpus folder; tokens go to `.tokens` in it, under names that change with corpus and tokenizers.
@@ -92,52 +101,54 @@ def prepare(folder: Path, split: str) -> Tokens:
     Raises:
         UserError: a tokenizer's weights or a clip cannot be read, or the split is empty.
     """
-    corpus = Corpus(folder)
-    clips = corpus.rows(split)
-    if not clips:
-        raise UserError(f"{folder} has no {split} clips; give a corpus with a {split} split")
+    corpus, clips = _clips(folder, split)
     semantic = _cached(folder, split, "semantic", lambda: semantic_tokens(folder, clips))
-    mulan = _cached(folder, split, "mulan", lambda: mulan_tokens(folder, clips))
     acoustic = _cached(folder, split, "codec", lambda: acoustic_tokens(corpus, clips, semantic["starts"].diff()))
-    return Tokens(**semantic, **acoustic, **mulan)
+    return Codes(**semantic, **acoustic)
+
+
+def conditions(folder: Path, split: str) -> Conditions:
+    """Return the MuLan tokens of a split; arguments and errors as for `codes`."""
+    _, clips = _clips(folder, split)
+    return Conditions(**_cached(folder, split, "mulan", lambda: mulan_tokens(folder, clips)))
 
 
 @torch.no_grad()
 def semantic_tokens(folder: Path, clips: Sequence[Clip]) -> dict[str, Tensor]:
-    """Return `starts` and `semantic` of `Tokens`."""
+    """Return `starts` and `semantic` of `Codes`."""
     from musicrl import semantic
 
     tokenizer = semantic.load()
-    codes: list[Tensor] = []
+    made: list[Tensor] = []
     paths = stored.prepare(folder, [clip.file_name for clip in clips])
     with progress("semantic tokens", len(paths)) as bar:
         for path in paths:
-            codes.append(tokenizer.encode_frames(_frames(path))[0].T.short())
+            made.append(tokenizer.encode_frames(_frames(path))[0].T.short())
             bar.advance(1)
-    lengths = torch.tensor([0, *(len(one) for one in codes)])
-    return {"starts": lengths.cumsum(0), "semantic": torch.cat(codes)}
+    lengths = torch.tensor([0, *(len(one) for one in made)])
+    return {"starts": lengths.cumsum(0), "semantic": torch.cat(made)}
 
 
 @torch.no_grad()
 def acoustic_tokens(corpus: Corpus, clips: Sequence[Clip], lengths: Tensor) -> dict[str, Tensor]:
-    """Return `acoustic` of `Tokens`, two frames for each of the 25 Hz `lengths` [clips]."""
+    """Return `acoustic` of `Codes`, two frames for each of the 25 Hz `lengths` [clips]."""
     from musicrl import codec
 
     model = codec.load()
-    codes: list[Tensor] = []
+    made: list[Tensor] = []
     with progress("acoustic tokens", len(clips)) as bar:
         for part in torch.arange(len(clips)).split(_BATCH):
             audio = [corpus.audio(clips[i]) for i in part.tolist()]
             longest = max(len(one) for one in audio)
             batch = model.encode(torch.stack([F.pad(one, (0, longest - len(one))) for one in audio]))
-            codes += [one[:, : 2 * n].T.short() for one, n in zip(batch, lengths[part].tolist(), strict=True)]
+            made += [one[:, : 2 * n].T.short() for one, n in zip(batch, lengths[part].tolist(), strict=True)]
             bar.advance(len(part))
-    return {"acoustic": torch.cat(codes)}
+    return {"acoustic": torch.cat(made)}
 
 
 @torch.no_grad()
 def mulan_tokens(folder: Path, clips: Sequence[Clip]) -> dict[str, Tensor]:
-    """Return `audio`, `captions` and `prompts` of `Tokens`."""
+    """Return the fields of `Conditions`."""
     from musicrl import mulan
     from musicrl.mulan.train import gather
 
@@ -166,6 +177,14 @@ def mulan_tokens(folder: Path, clips: Sequence[Clip]) -> dict[str, Tensor]:
         "captions": said[torch.tensor(captions)],
         "prompts": said[torch.tensor(true)],
     }
+
+
+def _clips(folder: Path, split: str) -> tuple[Corpus, list[Clip]]:
+    corpus = Corpus(folder)
+    clips = corpus.rows(split)
+    if not clips:
+        raise UserError(f"{folder} has no {split} clips; give a corpus with a {split} split")
+    return corpus, clips
 
 
 def _frames(path: Path) -> Tensor:

@@ -16,7 +16,7 @@ from musicrl.fitting import card, fit
 from musicrl.musiclm import layout, tokens
 from musicrl.musiclm.average import Averaged
 from musicrl.musiclm.model import ABSENT, MusicLM, Shape
-from musicrl.musiclm.tokens import Tokens
+from musicrl.musiclm.tokens import Codes, Conditions
 from musicrl.runs import open_run
 
 _SHORTEST = 0.6
@@ -38,7 +38,8 @@ def train(config: MusicLMConfig, corpus_path: Path, run_path: Path, resume: bool
     Raises:
         UserError: corpus or tokenizers cannot be read, or the run was interrupted (and saved).
     """
-    data, held_out = tokens.prepare(corpus_path, "train"), tokens.prepare(corpus_path, "validation")
+    data, held_out = tokens.codes(corpus_path, "train"), tokens.codes(corpus_path, "validation")
+    said, held_out_said = tokens.conditions(corpus_path, "train"), tokens.conditions(corpus_path, "validation")
     mulan_config, mulan_tensors = weights.read("mulan")
     torch.manual_seed(config.seed)
     model = MusicLM(shape_of(config, mulan_tensors["codebooks"]), config.dropout)
@@ -51,7 +52,7 @@ def train(config: MusicLMConfig, corpus_path: Path, run_path: Path, resume: bool
         student.update(step)
         clips, semantic, acoustic = data.draw(config.batch_size, longest, int(_SHORTEST * longest), generator)
         codes = layout.join(semantic, acoustic[:, :levels])
-        condition = conditions(data, clips, generator)
+        condition = conditions(said, clips, generator)
         share = config.frame_share if step < config.full_after * config.steps else 1.0
         keep = (torch.rand(codes.shape, generator=generator) >= config.code_dropout).float()
         # Dropout layers draw from torch's own generator; seeded here, a resumed run repeats them.
@@ -60,7 +61,7 @@ def train(config: MusicLMConfig, corpus_path: Path, run_path: Path, resume: bool
             each = nats(model, codes, condition, share, generator, keep)
         figures = {f"nats_{k}": float(value) for k, value in enumerate(each.detach())}
         if (step + 1) % config.validate_every == 0:
-            figures |= validate(student.average.eval(), held_out, levels)
+            figures |= validate(student.average.eval(), held_out, held_out_said, levels)
         return each.mean(), figures
 
     with open_run(run_path, "musiclm", config, resume=resume) as run:
@@ -78,7 +79,10 @@ def train(config: MusicLMConfig, corpus_path: Path, run_path: Path, resume: bool
     # What ships is bf16; the figures are measured on exactly that.
     best = student.average.eval().bfloat16().float()
     best.trunk.condition.codebooks.copy_(mulan_tensors["codebooks"])
-    figures: dict[str, object] = {"steps skipped": int(spent["skipped"]), **validate(best, held_out, levels)}
+    figures: dict[str, object] = {
+        "steps skipped": int(spent["skipped"]),
+        **validate(best, held_out, held_out_said, levels),
+    }
     hours = int(data.starts[-1]) / layout.FRAME_RATE / 3600
     text = card(
         "MusicLM",
@@ -141,34 +145,35 @@ def nats(
     return each.view(frames.shape).mean(0)
 
 
-def conditions(data: Tokens, clips: Tensor, generator: torch.Generator) -> Tensor:
+def conditions(said: Conditions, clips: Tensor, generator: torch.Generator) -> Tensor:
     """Return MuLan tokens [B, R] for training crops of `clips` [B].
 
     Half of them come from the sound, a third from a caption, the rest from a prompt that is true of the clip: prompts
     are what a user gives, and text and sound embeddings of a clip differ (Liang et al. 2022). Of a quarter only the
     first few levels stay, of a tenth none (classifier-free guidance, Ho & Salimans 2022).
     """
-    batch, levels = len(clips), data.audio.shape[1]
+    batch, levels = len(clips), said.audio.shape[1]
     kind, kept, absent = torch.rand(3, batch, generator=generator)
-    caption = torch.randint(data.captions.shape[1], (batch,), generator=generator)
-    prompt = torch.randint(data.prompts.shape[1], (batch,), generator=generator)
+    caption = torch.randint(said.captions.shape[1], (batch,), generator=generator)
+    prompt = torch.randint(said.prompts.shape[1], (batch,), generator=generator)
     few = torch.randint(1, levels, (batch,), generator=generator)
     chosen = torch.where(
         (kind < 0.5)[:, None],
-        data.audio[clips],
-        torch.where((kind < 0.83)[:, None], data.captions[clips, caption], data.prompts[clips, prompt]),
+        said.audio[clips],
+        torch.where((kind < 0.83)[:, None], said.captions[clips, caption], said.prompts[clips, prompt]),
     ).long()
     count = torch.where(absent < 0.1, 0, torch.where(kept < 0.25, few, levels))
     return chosen.masked_fill(torch.arange(levels) >= count[:, None], ABSENT)
 
 
 @torch.no_grad()
-def validate(model: MusicLM, data: Tokens, levels: int, clips: int = 64) -> dict[str, float]:
+def validate(model: MusicLM, data: Codes, said: Conditions, levels: int, clips: int = 64) -> dict[str, float]:
     """Return nats a code on up to `clips` clips of a split, under the right condition, a shuffled one and none.
 
     Args:
         model: MusicLM.
-        data: tokens of held-out clips.
+        data: codes of held-out clips.
+        said: their MuLan tokens.
         levels: codec levels in a frame of codes.
         clips: the first ones are taken.
     """
@@ -176,11 +181,11 @@ def validate(model: MusicLM, data: Tokens, levels: int, clips: int = 64) -> dict
     index = torch.arange(min(clips, len(data.frames)))
     semantic, acoustic = data.crops(index, length, torch.zeros(len(index)))
     codes = layout.join(semantic, acoustic[:, :levels])
-    caption = data.captions[index, 0].long()
+    caption = said.captions[index, 0].long()
     asked = {
         "": caption,
         " shuffled": caption.roll(len(index) // 2, 0),
-        " audio": data.audio[index].long(),
+        " audio": said.audio[index].long(),
         " none": torch.full_like(caption, ABSENT),
     }
     figures: dict[str, float] = {}
