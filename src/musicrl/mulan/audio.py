@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musicrl.audio.frames import WIDTH, standardise
 
-PATCH = 2
+PATCH = 4
 """Feature frames (40 ms) in one position of the transformer."""
 
 
@@ -26,7 +25,7 @@ class AudioTower(nn.Module):
         self.exit = nn.Linear(width, dim)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return embeddings [B, dim], not normalised, of feature frames [B, T, 404], T even."""
+        """Return embeddings [B, dim], not normalised, of feature frames [B, T, 404], T a multiple of 4."""
         x = self.patch(self.enter(standardise(frames)).unflatten(1, (-1, PATCH)).flatten(2))
         cosine, sine = _rotary(x.shape[1], x.shape[2] // self.pool.out_features)
         for layer in self.layers:
@@ -50,14 +49,16 @@ class _Layer(nn.Module):
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(_turn(q, cosine, sine), _turn(k, cosine, sine), v)
+        q, k = _turn(q, cosine, sine), _turn(k, cosine, sine)
+        # Written out: for so few positions the gradient of the fused kernel takes longer on a CPU than all the rest.
+        attended = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1).to(v.dtype) @ v
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         return x + self.mlp(x)
 
 
 def _rotary(length: int, width: int) -> tuple[Tensor, Tensor]:
     """Return cosines and sines [length, width / 2] (RoFormer, Su et al. 2021)."""
-    # Nothing lies farther apart than 125 positions, so the slowest wave need not be longer than about that.
+    # Nothing lies farther apart than 62 positions, so the slowest wave need not be longer than about that.
     speeds = 100.0 ** (-torch.arange(0, width, 2) / width)
     angles = torch.arange(length)[:, None] * speeds
     return angles.cos(), angles.sin()

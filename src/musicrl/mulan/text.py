@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musicrl.errors import UserError
@@ -76,7 +75,8 @@ class TextTower(nn.Module):
         """Return embeddings [B, dim], not normalised, of states [B, L, 384] where mask [B, L] is True."""
         x = self.enter(states)
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
+        scores = (q @ k.mT * q.shape[-1] ** -0.5).float().masked_fill(~mask[:, None, None], -torch.inf)
+        attended = scores.softmax(-1).to(v.dtype) @ v
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         x = x + self.mlp(x)
         share = self.pool(x).float().masked_fill(~mask[..., None], -torch.inf).softmax(1)

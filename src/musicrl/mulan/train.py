@@ -38,10 +38,12 @@ class Texts:
 
     Attributes:
         states: token states [L, 384] float16 of every text.
-        claims: [texts, 5] int64 value of each attribute the text claims, -1 where it claims none.
+        claims: [texts, 5] int64 value of each attribute the text claims, -1 where it claims none; all are -3 for a
+            caption of a clip of which nothing is known.
         of_clip: for each clip, its captions, as indices into `states`.
         prompts_of_clip: for each clip, the training prompts that are true of it.
         facts: [clips, 5] int64 value of each attribute of the clip, -2 where unknown.
+        sizes: number of values of each attribute.
     """
 
     states: list[Tensor]
@@ -49,30 +51,53 @@ class Texts:
     of_clip: list[list[int]]
     prompts_of_clip: list[list[int]]
     facts: Tensor
+    sizes: list[int]
 
 
 class Pair(nn.Module):
-    """MuLan and the temperature that only training needs."""
+    """MuLan with what only training needs: the temperature, and a classifier of attributes that both sides share.
 
-    def __init__(self, mulan: MuLan) -> None:
-        """Start at a temperature of 0.07, as CLIP (Radford et al. 2021) does."""
+    The classifier reads the same directions in embeddings of either side, which brings them together much sooner than
+    the contrastive loss does alone.
+    """
+
+    def __init__(self, mulan: MuLan, sizes: Sequence[int]) -> None:
+        """Start at a temperature of 0.07, as CLIP (Radford et al. 2021) does; `sizes` are values of each attribute."""
         super().__init__()
         self.mulan = mulan
         self.log_scale = nn.Parameter(torch.tensor(2.66))
+        self.heads = nn.ModuleList([nn.Linear(mulan.dim, size) for size in sizes])
 
-    def forward(self, x: Tensor, states: Tensor, mask: Tensor, matches: Tensor) -> Tensor:
-        """Return the contrastive loss, averaged over both directions.
+    def forward(
+        self, x: Tensor, states: Tensor, mask: Tensor, claims: Tensor, facts: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and its parts.
 
         Args:
             x: [B, T, 404] feature frames.
             states: [B, L, 384] token states.
             mask: [B, L] bool, real tokens.
-            matches: [B, B] bool, whether text i is true of clip j; such pairs share the target (Khosla et al. 2020).
+            claims: [B, A] values the texts claim; a text that is true of several clips of the batch shares its target
+                among them (Khosla et al. 2020).
+            facts: [B, A] values of the clips.
         """
+        matches = true_of(claims, facts) | torch.eye(len(claims), dtype=torch.bool, device=x.device)
         audio = F.normalize(self.mulan.audio(x).float(), dim=-1)
         text = F.normalize(self.mulan.text(states, mask).float(), dim=-1)
         logits = self.log_scale.exp().clamp_max(100.0) * text @ audio.T
-        return 0.5 * (_soft_cross_entropy(logits, matches) + _soft_cross_entropy(logits.T, matches.T))
+        contrast = 0.5 * (_soft_cross_entropy(logits, matches) + _soft_cross_entropy(logits.T, matches.T))
+        read = contrast.new_zeros(())
+        for side, values in ((audio, facts), (text, claims)):
+            for head, value in zip(self.heads, values.T, strict=True):
+                known = value >= 0
+                if bool(known.any()):
+                    read = read + F.cross_entropy(head(10 * side[known]).float(), value[known])
+        return contrast + 0.2 * read, {
+            "contrast": float(contrast.detach()),
+            "attributes": float(read.detach()),
+            "temperature": float(self.log_scale.detach().neg().exp()),
+            "matches": float(matches.sum(1).float().mean()),
+        }
 
 
 def true_of(claims: Tensor, facts: Tensor) -> Tensor:
@@ -115,7 +140,8 @@ def train(config: MulanConfig, corpus_path: Path, run_path: Path, resume: bool) 
             dim=config.dim,
             levels=config.levels,
             codebook_size=config.codebook_size,
-        )
+        ),
+        texts.sizes,
     )
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, Mapping[str, float]]:
@@ -123,13 +149,8 @@ def train(config: MulanConfig, corpus_path: Path, run_path: Path, resume: bool) 
         x = equalise(gain(_crops(paths, chosen, generator), generator), generator)
         said = [_text_of(texts, i, config.prompt_share, generator) for i in chosen]
         states, mask = pad([texts.states[t] for t in said])
-        matches = true_of(texts.claims[said], texts.facts[chosen]) | torch.eye(len(chosen), dtype=torch.bool)
         with autocast(x.device):
-            value = pair(x, states, mask, matches)
-        return value, {
-            "temperature": float(pair.log_scale.detach().neg().exp()),
-            "matches": float(matches.sum(1).float().mean()),
-        }
+            return pair(x, states, mask, texts.claims[said], texts.facts[chosen])
 
     with open_run(run_path, "mulan", config, resume=resume) as run:
         spent = fit(
@@ -177,12 +198,12 @@ def gather(
         attributes: those of each clip.
         spoken: training prompts with the attributes they name.
     """
-    numbers: dict[tuple[str, str], int] = {}
+    numbers: dict[str, dict[str, int]] = {name: {} for name in CLAIMS}
 
     def number(values: Mapping[str, Any], unknown: int) -> list[int]:
         return [
-            numbers.setdefault((name, str(values[name])), len(numbers)) if values.get(name) is not None else unknown
-            for name in CLAIMS
+            known.setdefault(str(values[name]), len(known)) if values.get(name) is not None else unknown
+            for name, known in numbers.items()
         ]
 
     facts = torch.tensor([number(values, -2) for values in attributes])
@@ -204,7 +225,7 @@ def gather(
     table = torch.tensor(claims)
     fits = true_of(table[first:], facts)
     prompts_of_clip = [(first + torch.nonzero(column)[:, 0]).tolist() for column in fits.T]
-    return Texts(_states(written), table, of_clip, prompts_of_clip, facts)
+    return Texts(_states(written), table, of_clip, prompts_of_clip, facts, [max(1, len(k)) for k in numbers.values()])
 
 
 @torch.no_grad()
