@@ -52,9 +52,9 @@ class CorpusConfig(Stage):
 class CodecConfig(Stage):
     """`musicrl pretrain codec`: audio to residual codes and back."""
 
-    steps: int = Field(default=2300, gt=0, description="Training steps.")
-    autoencoder_steps: int = Field(default=350, ge=0, description="First steps, without quantizer.")
-    adversarial_steps: int = Field(default=600, ge=0, description="Last steps, with discriminators.")
+    steps: int = Field(default=1700, gt=0, description="Training steps.")
+    autoencoder_steps: int = Field(default=280, ge=0, description="First steps, without quantizer.")
+    adversarial_steps: int = Field(default=350, ge=0, description="Last steps, with discriminators.")
     batch_size: int = Field(default=16, gt=0, description="Crops a step.")
     seconds: float = Field(default=1.0, gt=0, description="Length of a crop, seconds.")
     learning_rate: float = Field(default=1.5e-3, gt=0, description="Peak learning rate of AdamW.")
@@ -88,7 +88,7 @@ class SemanticConfig(Stage):
 class MulanConfig(Stage):
     """`musicrl pretrain mulan`: joint text–audio embedding."""
 
-    steps: int = Field(default=500, gt=0, description="Training steps.")
+    steps: int = Field(default=600, gt=0, description="Training steps.")
     batch_size: int = Field(default=256, gt=1, description="Pairs of text and clip a step.")
     learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(default=0.1, ge=0, description="Weight decay of AdamW.")
@@ -151,10 +151,10 @@ class MusicLMConfig(Stage):
 class FineConfig(Stage):
     """`musicrl pretrain fine`: parallel model of the other codec levels."""
 
-    steps: int = Field(default=1500, gt=0, description="Training steps.")
-    batch_size: int = Field(default=24, gt=0, description="Crops a step.")
+    steps: int = Field(default=1000, gt=0, description="Training steps.")
+    batch_size: int = Field(default=16, gt=0, description="Crops a step.")
     seconds: float = Field(default=5.0, gt=0, description="Length of a crop, and of a window when decoding, seconds.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate of AdamW.")
+    learning_rate: float = Field(default=1.5e-3, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(default=0.1, ge=0, description="Weight decay of AdamW.")
     width: int = Field(default=256, gt=0, description="Width of the transformer.")
     layers: int = Field(default=4, gt=0, description="Blocks of the transformer.")

@@ -21,6 +21,9 @@ from musicrl.musiclm.fine import PASSES, UNKNOWN, FineShape, FineStage
 from musicrl.musiclm.tokens import Codes
 from musicrl.runs import open_run
 
+_OFTEN = torch.tensor([3.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0])
+"""How often each of `PASSES` is trained: what the low levels miss is heard most."""
+
 _COARSE = 1
 """Codec levels that MusicLM gives."""
 
@@ -117,7 +120,7 @@ def mask(acoustic: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """
     batch, _, frames = acoustic.shape
     starts = torch.tensor([levels[0] for levels in PASSES])
-    level = starts[torch.randint(len(starts), (batch,), generator=generator)]
+    level = starts[torch.multinomial(_OFTEN, batch, replacement=True, generator=generator)]
     u, whole = torch.rand(2, batch, generator=generator)
     share = torch.where((level == PASSES[0][0]) & (whole < 0.5), torch.cos(u * math.pi / 2), torch.ones(()))
     hidden = torch.rand(batch, frames, generator=generator) < share[:, None]
