@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from musicrl import toml
-from musicrl.config import STAGES, CodecConfig, Stage, load, to_toml
+from musicrl.config import STAGES, CodecConfig, QuickstartConfig, Stage, load, to_toml
 from musicrl.errors import UserError
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -152,3 +152,14 @@ def test_pick_names_the_nearest_stage() -> None:
 def test_the_reference_page_is_what_the_code_says() -> None:
     page = (DOCS / "config.md").read_text(encoding="utf-8")
     assert page == toml.markdown(STAGES), "run `musicrl config --markdown > docs/config.md`"
+
+
+def test_a_nested_stage_given_in_part_keeps_the_rest_of_its_fields_default(tmp_path) -> None:
+    file = tmp_path / "circle.toml"
+    file.write_text("[u]\nsteps = 7\n[ru.rewards]\nquality = 2.0\n")
+    settings = load(QuickstartConfig, file, ["u.seconds=2"])
+    default = QuickstartConfig()
+    assert settings.u == default.u.model_copy(update={"steps": 7, "seconds": 2.0})
+    # A table of rewards is replaced as a whole: what a recipe names is all there is.
+    assert settings.ru.rewards == {"quality": 2.0}
+    assert settings.ru.steps == default.ru.steps

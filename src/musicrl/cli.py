@@ -5,6 +5,7 @@ Rooms are imported inside their command, so that `musicrl --help` does not wait 
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ from typer.core import TyperGroup
 
 from musicrl import __version__
 from musicrl.errors import UserError
+
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+"""Errors of the file system that a user can mend."""
 
 
 class _Sentences(TyperGroup):
@@ -27,6 +31,13 @@ class _Sentences(TyperGroup):
             message = " ".join(str(error).split())
         except KeyboardInterrupt:
             message = "interrupted; what was saved is kept"
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+            message = (
+                f"{error.strerror}: {error.filename or 'writing'}; what was finished is kept;"
+                " free some space or give another folder, and run again"
+            )
         print(f"error: {message}", file=sys.stderr)
         raise typer.Exit(2)
 
@@ -250,7 +261,7 @@ def preferences_export(
 @preferences_app.command("simulate")
 def preferences_simulate(
     overrides: Overrides = None,
-    store: Store = _STORE,
+    store: Store = Path("runs/rehearsal"),
     file: Annotated[Path | None, typer.Option("--file", "-f", help="TOML file of settings.")] = None,
 ) -> None:
     """Rehearse: a model makes pairs of clips, simulated users vote on them and rate some."""

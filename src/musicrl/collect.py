@@ -6,6 +6,7 @@ and every table made from it says that these listeners are simulated.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,6 +123,7 @@ def _votes(
     index = {clip.id: i for i, clip in enumerate(clips)}
     utility = users.utility(heard.facts, heard.match)
     votes: list[NewVote] = []
+    prefix = f"simulated/{_digest(config)}"
     for pair in pairs:
         a, b = index[pair.clip_a], index[pair.clip_b]
         who = rng.permutation(len(users))[: config.votes_per_pair]
@@ -135,7 +137,7 @@ def _votes(
                 presented_first=str(side),  # pyright: ignore[reportArgumentType]
                 heard_a_seconds=clips[a].duration_s,
                 heard_b_seconds=clips[b].duration_s,
-                key=f"simulated/{config.seed}/{pair.id}/{user}",
+                key=f"{prefix}/{pair.id}/{user}",
             )
             for user, choice, side in zip(who, choices, first, strict=True)
         ]
@@ -181,12 +183,18 @@ def _rate(
     sound = torch.cat([audio[first], damaged])
     quality = users.quality(measure_many(list(sound.numpy()), sample_rate))
     ratings: list[NewRating] = []
+    key = f"simulated/{_digest(config)}"
     for number, clip in enumerate(rated):
         who = rng.permutation(len(users))[: config.ratings_per_clip]
         values = users.rate(who, quality[who, number], rng)
         ratings += [
-            NewRating(clip.id, raters[int(user)], "quality", int(value), f"simulated/{config.seed}/{clip.id}/{user}")
+            NewRating(clip.id, raters[int(user)], "quality", int(value), f"{key}/{clip.id}/{user}")
             for user, value in zip(who, values, strict=True)
         ]
     store.rate_many(ratings)
     return len(ratings)
+
+
+def _digest(config: CollectConfig) -> str:
+    """Return what tells one rehearsal from another: a second one in the same store must not pass for a replay."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12]

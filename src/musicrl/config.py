@@ -133,7 +133,9 @@ class MusicLMConfig(Stage):
     frame_share: float = Field(
         default=1 / 3, gt=0, le=1, description="Share of the frames the depth transformer learns from at first."
     )
-    full_after: float = Field(default=0.7, ge=0, le=1, description="Share of the steps after which it sees every frame.")
+    full_after: float = Field(
+        default=0.7, ge=0, le=1, description="Share of the steps after which it sees every frame."
+    )
     num_codebooks: Literal[4, 6] = Field(
         default=4, description="Codes a frame (K): two semantic ones and one or two codec levels of two codec frames."
     )
@@ -279,12 +281,18 @@ class EvaluateConfig(Stage):
         default=3, gt=0, description="Raters who hear each prompt, drawn from the population."
     )
     agreement: float = Field(
-        default=0.75, ge=0.5, lt=1, description="Agreement of two raters' labels that the noise is set to."
+        default=0.75, gt=0.5, le=1, description="Agreement of two raters' labels that the noise is set to."
     )
     seconds: float = Field(default=5.0, gt=0, description="Length of a clip, seconds.")
     temperature: float = Field(default=0.99, gt=0, description="Sampling temperature.")
     examples: int = Field(default=6, ge=0, description="Prompts whose clips stand in the report.")
     seed: int = Field(default=1, ge=0, description="Seed of prompts, samples and raters.")
+
+    @model_validator(mode="after")
+    def _enough_raters(self) -> EvaluateConfig:
+        if self.raters < self.raters_per_prompt:
+            raise ValueError(f"{self.raters_per_prompt} raters per prompt cannot be drawn from {self.raters}")
+        return self
 
 
 class CollectConfig(Stage):
@@ -298,13 +306,22 @@ class CollectConfig(Stage):
     users: int = Field(default=60, gt=0, description="Size of the simulated user population.")
     votes_per_pair: int = Field(default=1, gt=0, description="Users who vote on each pair, drawn from the population.")
     agreement: float = Field(
-        default=0.6, ge=0.5, lt=1, description="Agreement of two users' labels that the noise is set to."
+        default=0.6, gt=0.5, le=1, description="Agreement of two users' labels that the noise is set to."
     )
     rated_prompts: int = Field(
         default=64, ge=0, description="Prompts whose first clip is rated for quality, once as it is and once degraded."
     )
     ratings_per_clip: int = Field(default=3, gt=0, description="Quality ratings of each rated clip.")
     seed: int = Field(default=0, ge=0, description="Seed of prompts, samples and users.")
+
+    @model_validator(mode="after")
+    def _enough_users(self) -> CollectConfig:
+        if self.users < max(self.votes_per_pair, self.ratings_per_clip):
+            raise ValueError(
+                f"{self.votes_per_pair} votes a pair and {self.ratings_per_clip} ratings a clip cannot come from"
+                f" {self.users} users"
+            )
+        return self
 
 
 class QuickstartConfig(Stage):

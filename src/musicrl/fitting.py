@@ -129,13 +129,13 @@ def card(
     return (
         f"# {title}\n\n{summary}\n\n"
         f"- Command: `musicrl pretrain {part}`\n- Data: {data}\n- Training time: {seconds / 60:.1f} minutes on"
-        f" {torch.get_num_threads()} CPU threads\n- Version: musicrl {__version__}, commit {_commit()}\n"
+        f" {torch.get_num_threads()} CPU threads\n- Version: musicrl {__version__}, commit {commit()}\n"
         f"- Licence: Apache-2.0\n\n## Settings\n\n```toml\n{to_toml(config).strip()}\n```\n\n"
         f"## Measured on held-out clips\n\n| figure | value |\n| --- | --- |\n{rows}\n"
     )
 
 
-def _commit() -> str:
+def commit() -> str:
     """Return the commit of the source tree this runs from, if it is one."""
     try:
         asked = subprocess.run(

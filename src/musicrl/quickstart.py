@@ -25,6 +25,13 @@ from musicrl.rewards import preference, quality
 MODELS = ("r", "u", "ru")
 
 
+SETTINGS = "circle.toml"
+"""Marks a folder as one of ours."""
+
+MADE = (SETTINGS, "stages.json", "results.json", "report.html", "judgements.jsonl", "audio", "store")
+"""What a circle makes besides its runs; `--fresh` deletes these and nothing else."""
+
+
 @dataclass
 class Circle:
     """A circle under way.
@@ -33,8 +40,9 @@ class Circle:
         config: settings.
         folder: everything goes there.
         say: told in one line what begins and what took how long.
-        seconds: of each finished stage, over all sittings.
-        facts: what a finished stage leaves for the results.
+        seconds: spent in each stage, over all sittings.
+        facts: what each finished stage leaves for the results.
+        peak_rss_mb: most memory of any sitting, MB.
     """
 
     config: QuickstartConfig
@@ -42,23 +50,37 @@ class Circle:
     say: Callable[[str], None]
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    peak_rss_mb: float = 0.0
 
     def stage(self, name: str, work: Callable[[], Any]) -> None:
-        """Do a stage unless an earlier sitting finished it."""
-        if name in self.seconds:
+        """Do a stage unless an earlier sitting finished it.
+
+        Raises:
+            UserError: what the stage raises; time and memory are kept all the same.
+        """
+        if name in self.facts:
             self.say(f"{name}: done before")
             return
         self.say(f"{name} …")
         start = time.monotonic()
-        self.facts[name] = work()
-        self.seconds[name] = round(time.monotonic() - start, 1)
-        done = {"seconds": self.seconds, "facts": self.facts}
-        files.write_atomic(self.folder / "stages.json", json.dumps(done, indent=2).encode())
+        try:
+            self.facts[name] = work()
+        except UserError as error:
+            # Single commands continue with a flag, a circle by itself.
+            raise UserError(str(error).replace("run again with --resume", "run the same command again")) from error
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 1)
+            self.peak_rss_mb = max(self.peak_rss_mb, evaluation.peak_rss_mb())
+            done = {"seconds": self.seconds, "facts": self.facts, "peak_rss_mb": self.peak_rss_mb}
+            files.write_atomic(self.folder / "stages.json", json.dumps(done, indent=2).encode())
         self.say(f"{name}: {self.seconds[name]:.0f} s")
 
 
 def quickstart(config: QuickstartConfig, folder: Path, *, fresh: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """Run the whole circle, or what is left of it.
+
+    Finished stages are kept; of one that was interrupted, trainings continue from their checkpoints, while pairs and
+    votes, and the comparison, begin again.
 
     Args:
         config: settings of all stages.
@@ -74,20 +96,23 @@ def quickstart(config: QuickstartConfig, folder: Path, *, fresh: bool, say: Call
             pressed (finished stages and checkpoints are kept).
     """
     devices.set_threads()
-    circle = _open(config, folder, fresh, say)
+    circle = _open(config, folder.resolve(), fresh, say)
     circle.stage("pairs and votes", lambda: _collect(circle))
     circle.stage("quality model", lambda: _train_quality(circle))
     circle.stage("preference model", lambda: _train_preference(circle))
     for name, settings in _finetunings(circle).items():
         circle.stage(f"finetune {name.upper()}", lambda n=name, s=settings: _finetune(circle, n, s))
     circle.stage("side by side", lambda: _compare(circle))
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return json.loads((circle.folder / "results.json").read_text(encoding="utf-8"))
 
 
 def _open(config: QuickstartConfig, folder: Path, fresh: bool, say: Callable[[str], None]) -> Circle:
-    settings = folder / "config.toml"
+    _check(config)
+    settings = folder / SETTINGS
     if fresh and settings.exists():
-        shutil.rmtree(folder)
+        for name in (*MADE, "quality", "preference", *MODELS):
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     if folder.exists() and any(folder.iterdir()) and not settings.exists():
         raise UserError(f"{folder} holds something that is no circle; give another folder with --out")
     circle = Circle(config, folder, say)
@@ -99,11 +124,23 @@ def _open(config: QuickstartConfig, folder: Path, fresh: bool, say: Callable[[st
             )
         if (folder / "stages.json").exists():
             done = json.loads((folder / "stages.json").read_text(encoding="utf-8"))
-            circle.seconds, circle.facts = done["seconds"], done["facts"]
+            circle.seconds, circle.facts, circle.peak_rss_mb = done["seconds"], done["facts"], done["peak_rss_mb"]
+        if not (folder / "results.json").exists():
+            circle.facts.pop("side by side", None)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         files.write_atomic(settings, to_toml(config).encode())
     return circle
+
+
+def _check(config: QuickstartConfig) -> None:
+    """Refuse settings that the circle would silently replace with its own paths."""
+    own = {"r": ("quality", "preference"), "u": ("quality", "preference"), "ru": ("policy", "quality", "preference")}
+    for stage, keys in {**own, "evaluate": ("models",)}.items():
+        settings = getattr(config, stage)
+        for key in keys:
+            if getattr(settings, key) != type(settings).model_fields[key].default:
+                raise UserError(f"a circle sets {stage}.{key} itself; leave it out, or use the single commands")
 
 
 def _collect(circle: Circle) -> dict[str, int]:
@@ -145,16 +182,15 @@ def _finetune(circle: Circle, name: str, settings: FinetuneConfig) -> dict[str, 
     return {"steps": outcome.steps, "skipped": outcome.skipped, "stopped": outcome.stopped}
 
 
-def _compare(circle: Circle) -> None:
-    config = circle.config.evaluate
+def _compare(circle: Circle) -> dict[str, Any]:
+    config, start = circle.config.evaluate, time.monotonic()
     names = {"base": "base", **{name.upper(): str(circle.folder / name / "policy") for name in MODELS}}
-    start = time.monotonic()
     chosen = draw(prompts.load("test"), config.prompts, config.seed)
     rewards = {
         name: load_reward(name, _finetunings(circle)["r"]) for name in ("text_adherence", "quality", "preference")
     }
     compared, sample_rate = evaluation.compare_models(config, names, chosen, rewards)
-    seconds = {**circle.seconds, "side by side": round(time.monotonic() - start, 1)}
+    before = circle.seconds.get("side by side", 0.0)
     evaluation.write_results(
         circle.folder,
         compared,
@@ -162,11 +198,12 @@ def _compare(circle: Circle) -> None:
         [prompt.text for prompt in chosen],
         sample_rate,
         title="The circle of MusicRL: base, R, U and RU side by side",
-        stages=seconds,
+        stages={**circle.seconds, "side by side": round(before + time.monotonic() - start, 1)},
         runs={name: read_metrics(circle.folder / name) for name in MODELS},
-        extra={"collected": circle.facts["pairs and votes"], "reward_models": _reward_models(circle)},
+        extra={
+            "peak_rss_mb": max(circle.peak_rss_mb, evaluation.peak_rss_mb()),
+            "collected": circle.facts["pairs and votes"],
+            "reward_models": {name: circle.facts[f"{name} model"] for name in ("quality", "preference")},
+        },
     )
-
-
-def _reward_models(circle: Circle) -> dict[str, Any]:
-    return {name: circle.facts[f"{name} model"] for name in ("quality", "preference")}
+    return {"prompts": config.prompts}

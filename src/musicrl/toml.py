@@ -39,12 +39,24 @@ def load(stage: type[StageT], path: Path | None, overrides: Sequence[str] = ()) 
     for override in overrides:
         key, value = _parse_override(override)
         _put(data, key.split("."), value)
+    data = _with_nested_defaults(stage(), data)
     # Strict mode keeps "5" from passing as 5 and 1 as true; in its JSON form lists still fill tuples, texts paths.
     text = json.dumps(data, default=str)
     try:
         return stage.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise UserError(_sentence(stage, error, path)) from None
+
+
+def _with_nested_defaults(default: Stage, data: dict[str, Any]) -> dict[str, Any]:
+    """Return `data` where a nested stage given in part keeps the rest of its field's default, not of its class's."""
+    filled = dict(data)
+    for name in type(default).model_fields:
+        nested = getattr(default, name)
+        given = data.get(name)
+        if isinstance(nested, Stage) and isinstance(given, dict):
+            filled[name] = {**nested.model_dump(mode="json"), **_with_nested_defaults(nested, given)}
+    return filled
 
 
 def pick(stages: Mapping[str, type[Stage]], name: str) -> type[Stage]:

@@ -1,4 +1,4 @@
-"""The whole circle through the public commands, with the shipped weights and as few steps as there can be."""
+"""The whole circle through the public commands, with random weights and as few steps as there can be."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TINY = (
     "collect.prompts=8 collect.clips_per_prompt=2 collect.seconds=2 collect.rated_prompts=8 collect.users=5 "
     "collect.votes_per_pair=3 quality.steps=4 quality.validation=0.4 quality.eval_every=2 "
     "preference.steps=4 preference.batch_size=4 preference.validation=0.4 preference.eval_every=2 "
-    + " ".join(f"{name}.steps=2 {name}.prompts_per_step=2 {name}.group_size=2 {name}.seconds=2" for name in ("r", "u", "ru"))
+    + " ".join(f"{run}.steps=2 {run}.prompts_per_step=2 {run}.group_size=2 {run}.seconds=2" for run in ("r", "u", "ru"))
     + " evaluate.prompts=4 evaluate.raters=4 evaluate.seconds=2 evaluate.examples=1"
 ).split()
 
@@ -28,7 +28,7 @@ def musicrl(*arguments: str | Path, cwd: Path, timeout: float = 280) -> subproce
 
 
 @pytest.fixture(scope="module")
-def circle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def circle(tmp_path_factory: pytest.TempPathFactory, own_parts: None) -> Path:
     """A finished tiny circle; the folder it was run in."""
     folder = tmp_path_factory.mktemp("circle")
     result = musicrl("quickstart", *TINY, cwd=folder)
@@ -129,7 +129,7 @@ def test_ctrl_c_in_a_finetuning_saves_and_resumes(tmp_path: Path) -> None:
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 2
+    assert process.returncode == 2, stderr
     assert "--resume" in stderr.splitlines()[-1]
     assert any((tmp_path / "run/checkpoints").iterdir())
     refused = musicrl("finetune", recipe, *small, "-o", "run", cwd=tmp_path)

@@ -17,9 +17,9 @@ from musicrl.evaluation import plots
 
 METRICS = {
     "reward": "reward (what the run maximises)",
-    "text_adherence": "text adherence (MuLan cosine)",
-    "quality": "predicted quality, 0 to 1",
-    "preference": "preference score",
+    "reward.text_adherence": "text adherence (MuLan cosine)",
+    "reward.quality": "predicted quality, 0 to 1",
+    "reward.preference": "preference score",
     "kl": "KL to the reference, nats a clip",
     "entropy": "entropy, nats a code",
     "diversity": "distance between a prompt's samples",

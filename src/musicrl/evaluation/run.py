@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,9 +26,10 @@ from musicrl.corpus.prompts import Prompt
 from musicrl.errors import UserError
 from musicrl.evaluation import report
 from musicrl.evaluation.clips import draw, sample_clips
-from musicrl.evaluation.study import Heard, Study, hear, side_by_side
+from musicrl.evaluation.study import Heard, Study, hear, matches, side_by_side
 from musicrl.feedback import listeners
 from musicrl.files import write_atomic
+from musicrl.fitting import commit
 from musicrl.rewards.generations import from_audio
 from musicrl.rewards.protocol import Reward
 from musicrl.rewards.text_adherence import TextAdherence
@@ -68,6 +71,8 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: fewer than two models, a model is missing, or there are too few held-out prompts.
     """
+    if len(set(config.models)) < len(config.models):
+        raise UserError(f"models {', '.join(config.models)} name one model twice; name each once")
     if len(config.models) < 2:
         raise UserError(f'a comparison needs two models or more, not {len(config.models)}; give models=["base","r"]')
     devices.set_threads()
@@ -103,10 +108,12 @@ def compare_models(
         The comparison and the sample rate, Hz.
     """
     judge = tagger.load()
+    raters = listeners.raters(config.raters, config.seed, config.agreement)
     texts = [prompt.text for prompt in chosen]
     audio: dict[str, Tensor] = {}
     codes: dict[str, Tensor] = {}
     heard: dict[str, Heard] = {}
+    shuffled: dict[str, float] = {}
     sample_rate = 0
     for name, model in models.items():
         policy = policies.load(model)
@@ -119,10 +126,14 @@ def compare_models(
             temperature=config.temperature,
             seed=config.seed,
         )
-        heard[name] = hear(audio[name], [prompt.attributes for prompt in chosen], judge, sample_rate)
-    raters = listeners.raters(config.raters, config.seed, config.agreement)
+        attributes = [prompt.attributes for prompt in chosen]
+        heard[name] = hear(audio[name], attributes, judge, sample_rate)
+        # The control of every claim that a model follows its prompts: the same clips, each judged by another's prompt.
+        shuffled[name] = float(matches(audio[name], attributes[1:] + attributes[:1], judge).mean())
     study = side_by_side(heard, texts, raters, raters_per_prompt=config.raters_per_prompt, seed=config.seed)
     figures = _describe_models(study, heard, audio, codes, texts, rewards, sample_rate)
+    for name, row in figures.items():
+        row["prompt match, shuffled"] = shuffled[name]
     return Compared(study, figures, audio), sample_rate
 
 
@@ -156,8 +167,9 @@ def write_results(
     """
     results: dict[str, Any] = {
         "title": title,
-        "command": " ".join(["musicrl", *sys.argv[1:]]),
+        "command": shlex.join(["musicrl", *sys.argv[1:]]),
         "version": __version__,
+        "commit": commit(),
         "seed": config.seed,
         "threads": torch.get_num_threads(),
         "device": "cpu" if not torch.cuda.is_available() else "cuda",
@@ -197,10 +209,12 @@ def _write_examples(
 ) -> list[report.Example]:
     examples: list[report.Example] = []
     (folder / "audio").mkdir(exist_ok=True)
+    # The whole name, since several policies may lie in folders called `policy`.
+    slugs = {name: re.sub(r"\W+", "-", name).strip("-").lower() for name in audio}
     for index in range(min(count, len(prompts))):
         clips: dict[str, tuple[str, Any]] = {}
         for name, clip in audio.items():
-            file = f"audio/{index:02d}-{Path(name).name.lower()}.wav"
+            file = f"audio/{index:02d}-{slugs[name]}.wav"
             io.write(folder / file, clip[index], sample_rate)
             clips[name] = (file, np.asarray(clip[index]))
         examples.append(report.Example(prompts[index], clips))

@@ -64,13 +64,14 @@ def hear(audio: Tensor, attributes: Sequence[Mapping[str, Any]], judge: Judge, s
         judge: of the prompt match.
         sample_rate: Hz.
     """
-    match = np.concatenate(
-        [
-            judge.match(part, attributes[start : start + len(part)]).double().cpu().numpy()
-            for start, part in zip(range(0, len(audio), 16), audio.split(16), strict=True)
-        ]
-    )
-    return Heard(as_array(measure_many(list(audio.cpu().numpy()), sample_rate)), match)
+    return Heard(as_array(measure_many(list(audio.cpu().numpy()), sample_rate)), matches(audio, attributes, judge))
+
+
+def matches(audio: Tensor, attributes: Sequence[Mapping[str, Any]], judge: Judge) -> NDArray[np.float64]:
+    """Return how well clips [P, N] match what their prompts name, [P] from 0 to 1."""
+    starts = range(0, len(audio), 16)
+    parts = [judge.match(audio[start : start + 16], attributes[start : start + 16]) for start in starts]
+    return np.concatenate([part.double().cpu().numpy() for part in parts])
 
 
 def side_by_side(

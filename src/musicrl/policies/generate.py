@@ -116,7 +116,7 @@ def write(prompt: str, *, n: int, seconds: float, model: str, seed: int, folder:
     policy = policies.load(model)
     audio = generate(policy, prompt, n, seconds, seed)
     stem = "-".join(re.findall(r"\w+", prompt.lower()))[:48] or "clip"
-    name = model if model in policies.EMBEDDED else Path(model).name
+    name = re.sub(r"\W+", "-", model).strip("-").lower()
     paths = [folder / f"{stem}-{name}-{seed}-{index}.wav" for index in range(n)]
     for path, clip in zip(paths, audio, strict=True):
         io.write(path, clip.cpu(), policy.sample_rate)
