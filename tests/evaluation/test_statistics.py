@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from musicrl.evaluation.statistics import clustered_interval, compare, mean_interval, wilson
 
 
@@ -59,7 +60,7 @@ def test_swapping_the_models_mirrors_the_rate(seed: int) -> None:
 
 
 def test_clustered_interval_covers_where_the_naive_one_does_not() -> None:
-    """Votes of one rater share a leaning; over 120 studies the clustered interval must hold the truth far more often."""
+    """Votes of one rater share a leaning; over 120 studies the clustered interval holds the truth far more often."""
     rng = np.random.default_rng(5)
     raters, each, studies = 12, 20, 120
     clustered = naive = 0

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from musicrl.audio.facts import NUMBERS, as_array, measure
 from musicrl.evaluation.study import Heard, hear, side_by_side
 from musicrl.feedback.listeners import raters
-from torch import Tensor
 
 PROMPTS = [f"prompt {i}" for i in range(40)]
 

@@ -1,0 +1,1 @@
+"""Sound: reading and writing clips, loudness, features, measured facts."""
