@@ -23,6 +23,8 @@ def test_write_then_read_is_exact_to_16_bits(tmp_path: Path, suffix: str) -> Non
     assert soundfile.info(str(path)).subtype == "PCM_16"
     assert (io.read(path) - audio).abs().max() <= 1 / 32768
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_samples_beyond_full_scale_are_clipped_not_wrapped(tmp_path: Path) -> None:

@@ -76,6 +76,10 @@ def write(path: Path | str, audio: Tensor, sample_rate: int) -> None:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as f:
             soundfile.write(f, samples, sample_rate, format=kind, subtype="PCM_16")
+        # mkstemp makes files only their owner can read, whatever the user's umask allows.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
         temporary = None
     except (OSError, soundfile.LibsndfileError) as error:
