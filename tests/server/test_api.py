@@ -124,6 +124,17 @@ def test_media_answers_ranges(page: Any) -> None:
         assert client.get(address, headers={"range": odd}).content == whole
 
 
+def test_a_missing_or_damaged_file_is_a_sentence(page: Any) -> None:
+    client = page.client()
+    view = page.ready(client)["assignment"]
+    first, second = (page.store.audio_path(page.store.clip(clip)) for clip in _clips(page))
+    first.unlink()
+    second.write_bytes(b"fLaC and nothing else")
+    for letter in "ab":
+        answer = client.get(view[letter])
+        assert (answer.status_code, answer.json()["error"]) == (503, "this clip cannot be read from the store")
+
+
 def test_suggestions(page: Any) -> None:
     prompts = page.client().get("/api/suggestions").json()["prompts"]
     assert sorted(prompts) == ["a fast jig", "a slow waltz", "a solemn chorale"]

@@ -116,7 +116,10 @@ def create_app(
         pair = store.pair(assignment.pair_id)
         in_store = assignment.stored("a" if token == assignment.token_a else "b")
         stored = store.clip(pair.clip_a if in_store == "a" else pair.clip_b)
-        return media.ranged(media.wav(store.audio_path(stored)), range_)
+        try:
+            return media.ranged(media.wav(store.audio_path(stored)), range_)
+        except OSError as error:
+            raise HTTPException(503, "this clip cannot be read from the store") from error
 
     @app.post("/api/votes", status_code=201, responses=_problems(404, 409, 413, 415, 422, 503))
     def vote(body: VoteRequest, rater_id: str | None = Depends(known_rater)) -> VoteView:

@@ -15,10 +15,17 @@ _RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 
 @lru_cache(maxsize=16)
 def wav(path: Path) -> bytes:
-    """Return a stored FLAC file as a 16-bit WAV file with the canonical 44-byte header."""
+    """Return a stored FLAC file as a 16-bit WAV file with the canonical 44-byte header.
+
+    Raises:
+        OSError: the file is missing or damaged.
+    """
     import soundfile
 
-    samples, rate = cast("tuple[Any, int]", cast(Any, soundfile).read(path, dtype="int16"))
+    try:
+        samples, rate = cast("tuple[Any, int]", cast(Any, soundfile).read(path, dtype="int16"))
+    except soundfile.LibsndfileError as error:
+        raise OSError(str(error)) from error
     buffer = io.BytesIO()
     cast(Any, soundfile).write(buffer, samples, rate, format="WAV", subtype="PCM_16")
     return buffer.getvalue()

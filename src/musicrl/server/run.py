@@ -52,12 +52,13 @@ def serve(config: ServeConfig, *, generator: str = _POLICIES) -> None:
         PreferenceStore(folder) as store,
         closing(PageDatabase(folder / "page.db")) as database,
     ):
+        key = load_key(folder)
         print(f"Loading {', '.join(config.models)} …", flush=True)
         with Supervisor(Jobs(database), folder, generator, config.models):
             app = create_app(
                 store,
                 database,
-                key=load_key(folder),
+                key=key,
                 seconds=config.seconds,
                 suggestions=_suggestions(),
                 hosts=None if config.public else {*_LOCAL_NAMES, config.host},
