@@ -18,7 +18,9 @@ class StoppedError(Exception):
     pass
 
 
-def train(path: Path, *, steps: int = 8, die_at: int | None = None, resume: bool = False, seed: int = 0) -> nn.Module:
+def train(
+    path: Path, *, steps: int = 8, minutes: float = 1e-9, die_at: int | None = None, resume: bool = False, seed: int = 0
+) -> nn.Module:
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
 
@@ -30,7 +32,7 @@ def train(path: Path, *, steps: int = 8, die_at: int | None = None, resume: bool
 
     with open_run(path, "tagger", CONFIG, resume=resume) as run:
         # A checkpoint after every step: the run can die anywhere.
-        fit(run, model, loss, steps=steps, learning_rate=0.1, seed=seed, checkpoint_minutes=1e-9, description="test")
+        fit(run, model, loss, steps=steps, learning_rate=0.1, seed=seed, checkpoint_minutes=minutes, description="test")
     return model
 
 
@@ -52,7 +54,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    model = train(tmp_path, steps=200)
+    model = train(tmp_path, steps=200, minutes=9)
     x = torch.randn(100, 3)
     assert float((model(x) - x[:, :2]).square().mean().detach()) < 0.01
 
