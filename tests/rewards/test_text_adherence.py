@@ -39,6 +39,20 @@ def test_cosine_by_hand_and_texts_embedded_once():
     assert embedding.texts == ["1,0", "0,2", "3,4"]
 
 
+def test_audio_goes_to_the_device_of_the_embedding_and_scores_come_back():
+    class Elsewhere(Tiny):
+        def embed_text(self, texts: Sequence[str]) -> Tensor:
+            return torch.ones(len(texts), 2, device="meta")
+
+        def embed_audio(self, audio: Tensor) -> Tensor:
+            assert audio.device.type == "meta"
+            return super().embed_audio(audio)
+
+    # The meta device holds no values, so the last step, back to the CPU, is the one that must fail.
+    with pytest.raises(NotImplementedError, match="copy out of meta"):
+        TextAdherence(Elsewhere())(Generations(("1,0",), None, torch.ones(1, 2), 24_000))
+
+
 def test_long_batches_go_in_parts_and_other_rates_are_resampled():
     embedding = Tiny()
     reward = TextAdherence(embedding)

@@ -21,11 +21,14 @@ class JointEmbedding(Protocol):
         ...
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """Return [B, D] of unit norm."""
+        """Return [B, D] of unit norm, on the device of the model."""
         ...
 
     def embed_audio(self, audio: Tensor) -> Tensor:
-        """Return [B, D] of unit norm for audio [B, N]; long clips are the mean of their 10 s windows."""
+        """Return [B, D] of unit norm for audio [B, N], both on the device of the model.
+
+        Long clips are the mean of their 10 s windows.
+        """
         ...
 
 
@@ -54,7 +57,8 @@ class TextAdherence:
         audio = batch.audio
         if batch.sample_rate != self._embedding.sample_rate:
             audio = io.resample(audio, batch.sample_rate, self._embedding.sample_rate)
+        wanted = torch.stack([self._texts[prompt] for prompt in batch.prompts])
+        # The embedding may be on another device than the policy that made the clips.
         with torch.no_grad():
-            heard = torch.cat([self._embedding.embed_audio(part) for part in audio.split(16)])
-        wanted = torch.stack([self._texts[prompt] for prompt in batch.prompts]).to(heard.device)
-        return (heard * wanted).sum(dim=1)
+            heard = torch.cat([self._embedding.embed_audio(part) for part in audio.to(wanted.device).split(16)])
+        return (heard * wanted).sum(dim=1).to(batch.audio.device)
