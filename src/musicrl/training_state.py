@@ -86,6 +86,11 @@ def unpack(
             generator.bit_generator.state = _get(state.get("generator", {}), name, "generator", name)
 
 
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
 def finite(*tensors: Tensor) -> bool:
     """Return whether no value is NaN or infinite; a loop skips the step otherwise."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

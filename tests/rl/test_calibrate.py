@@ -46,6 +46,18 @@ def test_scales_are_mean_and_deviation_within_a_prompt_of_the_reference(make_pol
     assert calibrate(policy, {"codes": reward}, ("0", "1", "2"), CONFIG) == scales
 
 
+def test_sampling_shows_progress_and_no_batch_size_changes_the_scales(
+    make_policy: Callable, capsys: pytest.CaptureFixture[str]
+):
+    prompts = tuple(str(i) for i in range(6))
+    small, large = (
+        calibrate(make_policy(prompts), {"codes": Codes(mean)}, prompts, FinetuneConfig(seconds=0.3, **size))
+        for size in ({"device_batch_size": 1}, {"device_batch_size": 64})
+    )
+    assert small == large
+    assert "measure rewards on the start policy: 6/6" in capsys.readouterr().err
+
+
 def test_scales_that_are_given_are_kept_and_nothing_is_sampled_for_them(make_policy: Callable):
     policy: Any = make_policy()
     policy.sample = None

@@ -253,6 +253,9 @@ def test_run_ends_when_the_kl_passes_its_limit(tmp_path: Path, make_policy: Call
     with runs.open_run(tmp_path / "run", "finetune", config, resume=True) as run:
         checkpoint = run.latest()
     assert checkpoint is not None and torch.equal(checkpoint.tensors["policy.adapter"], policy.adapter)
+    resumed = make_policy()
+    assert train(tmp_path / "run", resumed, config, resume=True) == outcome
+    assert torch.equal(resumed.adapter, policy.adapter) and metrics(tmp_path / "run") == rows
 
 
 def test_every_part_is_computed_once_and_logged(tmp_path: Path, make_policy: Callable):

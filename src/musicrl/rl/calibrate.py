@@ -8,7 +8,8 @@ import torch
 
 from musicrl.config import FinetuneConfig
 from musicrl.errors import UserError
-from musicrl.policies.protocol import Policy, Sampler
+from musicrl.policies.protocol import Policy, Rollout, Sampler
+from musicrl.progress import progress
 from musicrl.rewards.generations import from_codes, needs_audio
 from musicrl.rewards.protocol import Generations, Reward
 from musicrl.rl.scoring import StepError, score
@@ -18,6 +19,8 @@ PROMPTS = 16
 
 SAMPLES = 4
 """Clips of each of them."""
+
+_AT_ONCE = 4
 
 
 def calibrate(
@@ -48,17 +51,24 @@ def calibrate(
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(config.seed))[:PROMPTS]
     chosen = [prompts[int(i)] for i in order]
     generator = torch.Generator(device=policy.device).manual_seed(config.seed)
-    with torch.no_grad(), policy.reference():
-        rollout = policy.sample(
-            chosen,
-            group_size=SAMPLES,
-            seconds=config.seconds,
-            sampler=Sampler(temperature=config.temperature),
-            generator=generator,
-        )
+    rollouts: list[Rollout] = []
+    # A fixed number of prompts at once: the constants must not depend on device_batch_size.
+    with torch.no_grad(), policy.reference(), progress("measure rewards on the start policy", len(chosen)) as bar:
+        for start in range(0, len(chosen), _AT_ONCE):
+            part = chosen[start : start + _AT_ONCE]
+            rollouts.append(
+                policy.sample(
+                    part,
+                    group_size=SAMPLES,
+                    seconds=config.seconds,
+                    sampler=Sampler(temperature=config.temperature),
+                    generator=generator,
+                )
+            )
+            bar.advance(len(part))
     clips = from_codes(
-        rollout.prompts,
-        rollout.codes,
+        [prompt for rollout in rollouts for prompt in rollout.prompts],
+        torch.cat([rollout.codes for rollout in rollouts]),
         decode=policy.decode if any(needs_audio(reward) for reward in unknown.values()) else None,
         sample_rate=policy.sample_rate,
         batch_size=config.device_batch_size,

@@ -20,6 +20,7 @@ from musicrl.rl import losses
 from musicrl.rl.metrics import Distance, Phases, diversity, hamming
 from musicrl.rl.scoring import StepError
 from musicrl.rl.step import Experience, accumulate_gradient, collect
+from musicrl.training_state import under
 
 MAX_FAILURES = 5
 """Steps that may fail in a row before the run stops."""
@@ -52,20 +53,23 @@ class _Learner:
     generators: dict[str, torch.Generator]
     skipped: int = 0
     failures: int = 0
+    past_limit: bool = False
 
     def save(self, run: runs.Run, step: int) -> None:
         tensors, state = runs.pack(optimizer=self.optimizers, generators=self.generators)
         tensors |= {f"policy.{name}": t for name, t in self.policy.trainable_state().items()}
         if self.value is not None:
             tensors |= {f"value.{name}": t for name, t in self.value.state_dict().items()}
-        run.save(step, tensors, {**state, "skipped": self.skipped, "failures": self.failures})
+        counts = {"skipped": self.skipped, "failures": self.failures, "past_limit": self.past_limit}
+        run.save(step, tensors, {**state, **counts})
 
     def load(self, checkpoint: runs.Checkpoint) -> int:
         runs.unpack(checkpoint.tensors, checkpoint.state, optimizer=self.optimizers, generators=self.generators)
-        self.policy.load_trainable_state(_under("policy.", checkpoint.tensors))
+        self.policy.load_trainable_state(under("policy.", checkpoint.tensors))
         if self.value is not None:
-            self.value.load_state_dict(_under("value.", checkpoint.tensors))
+            self.value.load_state_dict(under("value.", checkpoint.tensors))
         self.skipped, self.failures = checkpoint.state["skipped"], checkpoint.state["failures"]
+        self.past_limit = checkpoint.state["past_limit"]
         return checkpoint.step
 
 
@@ -86,7 +90,8 @@ def finetune(
     `clips_per_second`, `seconds.PHASE` (sample, decode, reward, update), `skipped` and, with a value network,
     `value_loss`, `explained_variance` and `value_grad_norm`.
 
-    A step whose reward or gradient is not usable changes nothing and is counted; Ctrl-C saves and ends.
+    A step whose reward or gradient is not usable changes nothing and is counted; Ctrl-C saves and ends. A run that the
+    KL ended stays ended when it is resumed.
 
     Args:
         policy: what is finetuned, in place.
@@ -108,6 +113,8 @@ def finetune(
     learner = _start(policy, config)
     checkpoint = run.latest()
     first = learner.load(checkpoint) if checkpoint is not None else 0
+    if learner.past_limit:
+        return Outcome(first, learner.skipped, "kl")
     with runs.progress("finetune", config.steps) as bar, runs.interruptible() as stop:
         bar.advance(first)
         for step in range(first, config.steps):
@@ -129,6 +136,7 @@ def finetune(
                     metrics = _gradient(learner, experience, config, weights)
                     if metrics["kl"] > config.kl_limit:
                         run.log(step + 1, **metrics, **_describe(experience, distance, phases))
+                        learner.past_limit = True
                         learner.save(run, step + 1)
                         return Outcome(step + 1, learner.skipped, "kl")
                     for optimizer in learner.optimizers.values():
@@ -218,7 +226,3 @@ def _describe(experience: Experience, distance: Distance, phases: Phases) -> dic
     }
     metrics |= {f"reward.{name}": float(values.mean()) for name, values in experience.parts.items()}
     return metrics | {f"seconds.{name}": seconds for name, seconds in phases.seconds.items()}
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
