@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from musicrl import config, devices
+from musicrl import config, devices, weights
 from musicrl.errors import UserError
 from musicrl.feedback.store import PreferenceStore
-from musicrl.rewards import preference, quality
+from musicrl.rewards import kinds, preference, quality
 from musicrl.rewards import ratings as rated
 
 
@@ -34,7 +34,8 @@ def train(
         resume: continue the run that is there.
 
     Returns:
-        Folder of the model, and its held-out figures.
+        Folder of the model, and its held-out figures with how many votes or ratings of each kind of rater there were
+        ("simulated votes").
 
     Raises:
         UserError: there is no such reward, no store, or too little in it.
@@ -55,4 +56,7 @@ def train(
         fitted = preference.train(config.load(config.PreferenceConfig, file, overrides), pairs, out, resume)
     else:
         raise UserError(f"there is no reward model '{name}' to train; give quality or preference")
-    return out / "model", fitted.held_out
+    noun = "ratings" if name == "quality" else "votes"
+    counts: dict[str, int] = weights.read(out / "model")[0][noun]
+    print(f"trained and measured on {kinds.sentence(counts, noun)}")
+    return out / "model", fitted.held_out | {f"{kind} {noun}": float(number) for kind, number in counts.items()}

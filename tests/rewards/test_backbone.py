@@ -33,7 +33,7 @@ def condition(prompts: Sequence[str]) -> Tensor:
 
 def backbone(tune: Tune) -> MusicLMBackbone:
     torch.manual_seed(0)
-    return MusicLMBackbone(MusicLM(SHAPE).trunk, condition, tune=tune, rank=3, autocast=False)
+    return MusicLMBackbone(MusicLM(SHAPE).trunk, condition, tune=tune, rank=3, base_sha256="b", autocast=False)
 
 
 def codes(frames: int = 6) -> Tensor:

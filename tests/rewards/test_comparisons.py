@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicrl.errors import UserError
+from musicrl.rewards import kinds
 from musicrl.rewards.comparisons import Comparison, agreement, ceiling, gather
 
 A, B = torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.int64)
@@ -16,8 +17,18 @@ A, B = torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.int64)
 
 def test_records_become_comparisons():
     found = gather([{"prompt": "p", "codes_a": A.numpy(), "codes_b": [[1, 2], [3, 4]], "label": 0.5, "rater": "x"}])
+    assert found[0].kind == "unknown"
     assert found[0].prompt == "p" and found[0].label == 0.5
     assert torch.equal(found[0].codes_a, A) and found[0].codes_b.tolist() == [[1, 2], [3, 4]]
+
+
+def test_votes_keep_who_gave_them():
+    vote = {"prompt": "p", "codes_a": A, "codes_b": B, "label": 1}
+    found = gather([vote | {"rater_kind": kind} for kind in ("person", "simulated", "simulated", "cat")])
+    counts = kinds.count(one.kind for one in found)
+    assert counts == {"person": 1, "simulated": 2, "unknown": 1}
+    assert kinds.sentence(counts, "votes") == "1 votes of people and 2 simulated votes and 1 votes of unknown raters"
+    assert kinds.sentence({"person": 0, "simulated": 3}, "ratings") == "3 simulated ratings"
 
 
 @pytest.mark.parametrize(

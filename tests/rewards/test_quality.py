@@ -44,7 +44,9 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         io.write(folder / f"{i}.wav", clip, RATE)
         for error in torch.randint(-1, 2, (3,), generator=generator).tolist():
             value = min(5, max(1, round(5 - 4 * severity) + error))
-            rows.append({"audio": str(folder / f"{i}.wav"), "value": value, "prompt": f"{i // 2}"})
+            rows.append(
+                {"audio": str(folder / f"{i}.wav"), "value": value, "prompt": f"{i // 2}", "rater_kind": "simulated"}
+            )
     return rows
 
 
@@ -60,6 +62,9 @@ def test_planted_quality_is_recovered(tmp_path: Path, ratings: list[dict[str, An
     assert 0.8 < fitted.held_out["ceiling"] <= 1.0
     reward = quality.load(tmp_path / "run" / "model")
     assert isinstance(reward, Reward)
+    model = tmp_path / "run" / "model"
+    assert json.loads((model / "config.json").read_text())["ratings"] == {"person": 0, "simulated": 240}
+    assert "Data: 240 simulated ratings, of 80 clips" in (model / "README.md").read_text()
     fresh = tune(1000)
     clips = torch.stack([degrade(fresh, RATE, "noise", severity, 0) for severity in (0.0, 0.5, 1.0)])
     scores = reward(from_audio(("",) * 3, clips, RATE))

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from musicrl import devices, mulan, musiclm
+from musicrl import devices, mulan, musiclm, weights
 from musicrl.musiclm.model import Trunk
 from musicrl.policies import lora
 from musicrl.policies.condition import TextCondition
@@ -25,15 +25,24 @@ class MusicLMBackbone:
         condition: from B prompts to MuLan tokens [B, R].
         tune: "head" freezes the trunk, "lora" trains adapters, "full" every weight.
         rank: of the adapters.
+        base_sha256: of the weights the trunk was loaded from.
         autocast: whether matrix products are bfloat16 where the hardware has units for it.
     """
 
     def __init__(
-        self, trunk: Trunk, condition: Callable[[Sequence[str]], Tensor], *, tune: Tune, rank: int, autocast: bool
+        self,
+        trunk: Trunk,
+        condition: Callable[[Sequence[str]], Tensor],
+        *,
+        tune: Tune,
+        rank: int,
+        base_sha256: str,
+        autocast: bool,
     ) -> None:
         self.width = trunk.shape.width
         self.max_frames = trunk.shape.max_frames
         self.device = trunk.start.device
+        self.base_sha256 = base_sha256
         self._trunk = trunk.eval().requires_grad_(tune == "full")
         if tune == "lora":
             lora.inject(self._trunk, rank)
@@ -76,4 +85,6 @@ def load(base: str | Path, tune: Tune, rank: int) -> MusicLMBackbone:
         UserError: weights are missing or corrupt.
     """
     trunk = musiclm.load(base).trunk.to(devices.pick())
-    return MusicLMBackbone(trunk, TextCondition(mulan.load()), tune=tune, rank=rank, autocast=True)
+    digest: str = weights.read(base)[0]["sha256"]
+    condition = TextCondition(mulan.load())
+    return MusicLMBackbone(trunk, condition, tune=tune, rank=rank, base_sha256=digest, autocast=True)

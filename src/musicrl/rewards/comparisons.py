@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from musicrl.errors import UserError
+from musicrl.rewards import kinds
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,19 @@ class Comparison:
         codes_a: [K, T] int64.
         codes_b: [K, T] int64; T may differ.
         label: probability that a is better: 1, 0, or 0.5 for a tie.
+        kind: who voted: person, simulated or unknown.
     """
 
     prompt: str
     codes_a: Tensor
     codes_b: Tensor
     label: float
+    kind: str = kinds.UNKNOWN
 
 
 def gather(records: Iterable[Mapping[str, Any]]) -> list[Comparison]:
-    """Return comparisons from records with `prompt`, `codes_a`, `codes_b` ([K, T] integers) and `label`.
+    """Return comparisons from records with `prompt`, `codes_a`, `codes_b` ([K, T] integers), `label` and, where
+    known, `rater_kind`.
 
     `PreferenceStore.pairs_for_training` yields such records.
 
@@ -55,7 +59,7 @@ def gather(records: Iterable[Mapping[str, Any]]) -> list[Comparison]:
                 f"preference {number} has codes {list(codes_a.shape)} and {list(codes_b.shape)} and label {label};"
                 " give codes [K, T] and a label of 0, 0.5 or 1"
             )
-        found.append(Comparison(prompt, codes_a, codes_b, label))
+        found.append(Comparison(prompt, codes_a, codes_b, label, kinds.kind(record)))
     return found
 
 

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from musicrl import runs
 from musicrl.config import PreferenceConfig, QualityConfig
+from musicrl.training_state import under
 
 MAX_GRAD_NORM = 1.0
 WARMUP = 20
@@ -51,7 +52,7 @@ class Fitted:
 
     Attributes:
         steps: steps done.
-        best_step: step with the lowest held-out loss.
+        best_step: evaluated step with the lowest held-out loss; never the untrained step 0.
         held_out: the held-out figures there.
     """
 
@@ -101,7 +102,9 @@ def fit(task: Task, schedule: QualityConfig | PreferenceConfig, run: runs.Run) -
                 held_out = task.evaluate()
                 metrics |= _held_out(held_out)
                 now.waiting += 1
-                if held_out["loss"] < now.held_out["loss"]:
+                # An untrained preference model scores every clip the same, which no finetuning can use. It may have the
+                # lowest loss all the same, where the votes are mostly noise.
+                if now.best_step == 0 or held_out["loss"] < now.held_out["loss"]:
                     now.best, now.best_step, now.held_out, now.waiting = _copy(task.state()), step, held_out, 0
                 bar.update(**{name: value for name, value in held_out.items()})
             run.log(step, **metrics)
@@ -160,9 +163,9 @@ def _save(run: runs.Run, step: int, task: Task, generator: torch.Generator, now:
 def _restore(task: Task, generator: torch.Generator, checkpoint: runs.Checkpoint) -> _Progress:
     tensors = checkpoint.tensors
     runs.unpack(tensors, checkpoint.state, optimizer=task.optimizer, generators={"items": generator})
-    task.load_state(_under("model.", tensors))
+    task.load_state(under("model.", tensors))
     progress = checkpoint.state["progress"]
-    return _Progress(tensors["order"], _under("best.", tensors), **progress)
+    return _Progress(tensors["order"], under("best.", tensors), **progress)
 
 
 def _held_out(figures: Mapping[str, float]) -> dict[str, float]:
@@ -171,7 +174,3 @@ def _held_out(figures: Mapping[str, float]) -> dict[str, float]:
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

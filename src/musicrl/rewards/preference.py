@@ -19,10 +19,11 @@ from torch.optim import AdamW
 from musicrl import runs, weights
 from musicrl.config import PreferenceConfig
 from musicrl.errors import UserError
-from musicrl.rewards import comparisons
+from musicrl.rewards import comparisons, kinds
 from musicrl.rewards.comparisons import Comparison
 from musicrl.rewards.fitting import Fitted, Task, fit, held_out
 from musicrl.rewards.protocol import Generations
+from musicrl.training_state import under
 
 CENTERING = 0.01
 """Weight of (r_a + r_b)² in the loss: votes fix only differences within a prompt, this keeps their level from drifting
@@ -42,6 +43,11 @@ class Backbone(Protocol):
     @property
     def max_frames(self) -> int:
         """Most frames it was trained on."""
+        ...
+
+    @property
+    def base_sha256(self) -> str:
+        """SHA-256 of the weights it was loaded from."""
         ...
 
     @property
@@ -178,11 +184,16 @@ def load(name_or_path: str | Path = "preference", *, backbone: Backbone | None =
         backbone: untuned backbone it was trained on; None loads the one its configuration names.
 
     Raises:
-        UserError: weights are missing or corrupt.
+        UserError: weights are missing or corrupt, or were trained on another base than the one installed.
     """
     config, tensors = weights.read(name_or_path)
     if backbone is None:
         backbone = _backbone(config["base"], config["tune"], config["lora_rank"])
+    if config["base_sha256"] != backbone.base_sha256:
+        raise UserError(
+            f"the preference model {name_or_path} was trained on another base ({config['base_sha256'][:12]}, there is"
+            f" {backbone.base_sha256[:12]}); train it again with `musicrl reward train preference`"
+        )
     head = Head(backbone.width).to(backbone.device)
     _load_state(backbone, head, tensors)
     return Preference(backbone, head)
@@ -204,7 +215,8 @@ def train(
 
     Args:
         config: settings.
-        pairs: records with `prompt`, `codes_a`, `codes_b` ([K, T] integers) and `label` (`comparisons.gather`).
+        pairs: records with `prompt`, `codes_a`, `codes_b` ([K, T] integers), `label` and, where known, `rater_kind`
+            (`comparisons.gather`).
         run_path: run folder.
         resume: continue the run that is there.
         backbone: what to start from; None loads `config.base`.
@@ -228,8 +240,15 @@ def train(
     head = Head(backbone.width).to(backbone.device)
     with runs.open_run(run_path, "preference", config, resume=resume) as run:
         fitted = fit(_task(backbone, head, config, training, validation, bound), config, run)
-    about = {"base": config.base, "tune": config.tune, "lora_rank": config.lora_rank}
-    card = _card(config, training, validation, fitted)
+    counts = kinds.count(vote.kind for vote in votes)
+    about = {
+        "base": config.base,
+        "base_sha256": backbone.base_sha256,
+        "tune": config.tune,
+        "lora_rank": config.lora_rank,
+        "votes": counts,
+    }
+    card = _card(config, training, validation, fitted, kinds.sentence(counts, "votes"))
     weights.write(run_path / "model", about, _state(backbone, head), card, dtype=torch.float32)
     return fitted
 
@@ -339,13 +358,16 @@ def _loader(backbone: Backbone, head: Head) -> Callable[[Mapping[str, Tensor]], 
 
 
 def _load_state(backbone: Backbone, head: Head, state: Mapping[str, Tensor]) -> None:
-    head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
-    tuned = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
-    backbone.load_trainable_state(tuned)
+    head.load_state_dict(under("head.", state))
+    backbone.load_trainable_state(under("backbone.", state))
 
 
 def _card(
-    config: PreferenceConfig, training: Sequence[Comparison], validation: Sequence[Comparison], fitted: Fitted
+    config: PreferenceConfig,
+    training: Sequence[Comparison],
+    validation: Sequence[Comparison],
+    fitted: Fitted,
+    data: str,
 ) -> str:
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in fitted.held_out.items())
     return f"""# Preference model
@@ -353,7 +375,8 @@ def _card(
 Scores a clip's codes, given its prompt, on the log-odds scale of a Bradley–Terry model, as in MusicRL (Cideron et al.
 2024), section 3.3. Only differences between clips of one prompt have a meaning.
 
-Data: {len(training)} votes, and {len(validation)} held out by prompt. Base: {config.base}, tuned: {config.tune}.
+Data: {data}; {len(training)} to train on and {len(validation)} held out by prompt.
+Base: {config.base}, tuned: {config.tune}.
 Training: {fitted.steps} steps of {config.batch_size} pairs, seed {config.seed}; these are the weights of step
 {fitted.best_step}, where the held-out loss was lowest, so the held-out figures flatter a little.
 

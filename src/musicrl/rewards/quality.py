@@ -19,6 +19,7 @@ from musicrl.audio import io, loudness
 from musicrl.audio.features import log_mel
 from musicrl.config import QualityConfig
 from musicrl.errors import UserError
+from musicrl.rewards import kinds
 from musicrl.rewards import ratings as rated
 from musicrl.rewards.fitting import Fitted, Task, fit, held_out
 from musicrl.rewards.protocol import Generations
@@ -134,7 +135,7 @@ def train(config: QualityConfig, ratings: Iterable[Mapping[str, Any]], run_path:
 
     Args:
         config: settings.
-        ratings: one row a rating: `audio`, `value` and, where known, `prompt` and `axis` (`ratings.gather`).
+        ratings: one row a rating: `audio`, `value` and, where known, `prompt`, `axis`, `rater_kind` (`ratings.gather`).
         run_path: run folder.
         resume: continue the run that is there.
 
@@ -154,8 +155,9 @@ def train(config: QualityConfig, ratings: Iterable[Mapping[str, Any]], run_path:
         model = QualityModel(config.width, config.blocks).to(devices.pick())
     with runs.open_run(run_path, "quality", config, resume=resume) as run:
         fitted = fit(_task(model, config, training, validation), config, run)
-    about = {"width": config.width, "blocks": config.blocks}
-    card = _card(config, training, validation, fitted)
+    counts = kinds.count(kind for clip in clips for kind in clip.kinds)
+    about = {"width": config.width, "blocks": config.blocks, "ratings": counts}
+    card = _card(config, training, validation, fitted, kinds.sentence(counts, "ratings"))
     weights.write(run_path / "model", about, model.state_dict(), card, dtype=torch.float32)
     return fitted
 
@@ -223,14 +225,19 @@ def _correlations(predicted: Tensor, actual: Tensor) -> dict[str, float]:
     return {"pearson": float(pearson.statistic), "spearman": float(spearman.statistic)}
 
 
-def _card(config: QualityConfig, training: Sequence[RatedClip], validation: Sequence[RatedClip], fitted: Fitted) -> str:
-    votes = sum(len(clip.ratings) for clip in (*training, *validation))
+def _card(
+    config: QualityConfig,
+    training: Sequence[RatedClip],
+    validation: Sequence[RatedClip],
+    fitted: Fitted,
+    data: str,
+) -> str:
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in fitted.held_out.items())
     return f"""# Quality model
 
 Predicts the mean opinion score (1 to 5) of a loudness-matched clip, as in MusicRL (Cideron et al. 2024), section 3.3.
 
-Data: {votes} ratings of {len(training) + len(validation)} clips, {len(validation)} of them held out by prompt.
+Data: {data}, of {len(training) + len(validation)} clips, {len(validation)} of them held out by prompt.
 Training: {fitted.steps} steps of {config.batch_size} crops, seed {config.seed}; these are the weights of step
 {fitted.best_step}, where the held-out loss was lowest, so the held-out figures flatter a little.
 

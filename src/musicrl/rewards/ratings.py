@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from musicrl.errors import UserError
+from musicrl.rewards import kinds
 
 AXIS = "quality"
 
@@ -23,11 +24,13 @@ class RatedClip:
         audio: path of the clip.
         group: clips of one group are held out together: those of one prompt, for damaged versions of a clip share it.
         ratings: one number from 1 to 5 a rater.
+        kinds: who gave each: person, simulated or unknown.
     """
 
     audio: str
     group: str
     ratings: tuple[float, ...]
+    kinds: tuple[str, ...]
 
     @property
     def mean(self) -> float:
@@ -39,13 +42,14 @@ def gather(rows: Iterable[Mapping[str, Any]]) -> list[RatedClip]:
     """Return rated clips from one row a rating, in the order the clips first appear.
 
     Args:
-        rows: `audio` (path), `value` (1 to 5) and, where known, `prompt` and `axis`; rows of another axis than
-            "quality" are left out. `PreferenceStore.ratings_for_training` yields such rows.
+        rows: `audio` (path), `value` (1 to 5) and, where known, `prompt`, `axis` and `rater_kind`; rows of another
+            axis than "quality" are left out. `PreferenceStore.ratings_for_training` yields such rows.
 
     Raises:
         UserError: a row lacks a field, or its value is not from 1 to 5.
     """
     values: dict[str, list[float]] = {}
+    raters: dict[str, list[str]] = {}
     groups: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
         if row.get("axis", AXIS) != AXIS:
@@ -54,12 +58,14 @@ def gather(rows: Iterable[Mapping[str, Any]]) -> list[RatedClip]:
         if not isinstance(audio, str) or not isinstance(value, int | float) or not 1 <= value <= 5:
             raise UserError(f"rating {number} has audio {audio!r} and value {value!r}; give a path and 1 to 5")
         values.setdefault(audio, []).append(float(value))
+        raters.setdefault(audio, []).append(kinds.kind(row))
         groups.setdefault(audio, str(row.get("prompt") or audio))
-    return [RatedClip(audio, groups[audio], tuple(given)) for audio, given in values.items()]
+    return [RatedClip(audio, groups[audio], tuple(given), tuple(raters[audio])) for audio, given in values.items()]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a ratings file: JSON lines with `audio`, `value`, and `prompt` and `axis` where known.
+    """Return the rows of a ratings file: JSON lines with `audio`, `value`, and `prompt`, `axis` and `rater_kind`
+    where known.
 
     The ratings.jsonl of `musicrl preferences export` is such a file. Paths are relative to it.
 
