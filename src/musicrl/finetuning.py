@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from musicrl import policies
+from musicrl import __version__, devices, policies, weights
 from musicrl.config import FinetuneConfig, to_toml
 from musicrl.corpus import prompts
 from musicrl.errors import UserError
+from musicrl.fitting import commit
 from musicrl.policies.protocol import Policy
 from musicrl.rewards import callable as from_code
-from musicrl.rewards import preference, quality
+from musicrl.rewards import kinds, preference, quality
 from musicrl.rewards.combine import WeightedSum
 from musicrl.rewards.protocol import Reward
 from musicrl.rewards.text_adherence import TextAdherence
@@ -21,6 +24,9 @@ from musicrl.rl.calibrate import calibrate
 from musicrl.rl.loop import Outcome
 from musicrl.rl.loop import finetune as run_loop
 from musicrl.runs import open_run
+
+_LAST = 10
+"""Steps whose mean the card gives as the end of the run."""
 
 
 def load_reward(name: str, config: FinetuneConfig) -> Reward:
@@ -63,33 +69,71 @@ def finetune(config: FinetuneConfig, path: Path, *, resume: bool) -> tuple[Path,
     Raises:
         UserError: weights are missing, settings do not fit, or Ctrl-C was pressed (what was learnt is saved).
     """
+    devices.set_threads()
     rewards = {name: load_reward(name, config) for name in config.rewards}
     texts = [prompt.text for prompt in prompts.load("train")]
     with open_run(path, "finetune", config, resume=resume) as run:
         policy = policies.load(config.policy, rank=None if config.full else config.lora_rank)
         scales = calibrate(policy, rewards, texts, config)
         outcome = run_loop(policy, WeightedSum(rewards, config.rewards, scales), texts, config, run)
-        policy.save(path / "policy", _card(config, scales, outcome, policy))
+        policy.save(path / "policy", _card(config, texts, scales, outcome, policy, _end(path)))
     return path / "policy", outcome
 
 
 def _imported(name: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
+    # A console script does not look for modules where it is called.
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"reward '{name}' cannot be imported: {error}; check the module and the function") from None
+    finally:
+        sys.path.remove(here)
 
 
-def _card(config: FinetuneConfig, scales: Mapping[str, tuple[float, float]], outcome: Outcome, policy: Policy) -> str:
+def _end(path: Path) -> dict[str, float]:
+    """Return rewards, KL and diversity, each the mean over the last steps that were not skipped."""
+    lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows: list[dict[str, float]] = [row for row in map(json.loads, lines) if "reward" in row][-_LAST:]
+    names = [name for name in (rows[-1] if rows else ()) if name.partition(".")[0] in ("reward", "kl", "diversity")]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names}
+
+
+def _learnt_from(config: FinetuneConfig) -> str:
+    """Return whose votes and ratings the reward models learnt from."""
+    told: list[str] = []
+    for name, folder, noun in (("quality", config.quality, "ratings"), ("preference", config.preference, "votes")):
+        if name in config.rewards:
+            told.append(f"{name} on {kinds.sentence(weights.read(folder)[0][noun], noun)}")
+    return f"- Reward models trained: {', '.join(told)}\n" if told else ""
+
+
+def _card(
+    config: FinetuneConfig,
+    texts: Sequence[str],
+    scales: Mapping[str, tuple[float, float]],
+    outcome: Outcome,
+    policy: Policy,
+    end: Mapping[str, float],
+) -> str:
     ended = "all steps were done" if outcome.stopped == "steps" else "the KL passed its limit"
     constants = ", ".join(f"{name} ({mean:.4g}, {deviation:.4g})" for name, (mean, deviation) in scales.items())
     tensors = sum(tensor.numel() for tensor in policy.trainable_state().values())
+    rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in end.items())
     return (
         f"# Finetuned from {config.policy}\n\n"
         f"A token model finetuned by reinforcement learning with `musicrl finetune` (MusicRL, section 3.2).\n\n"
+        f"- Command: `musicrl finetune FILE`, where FILE holds the settings below\n"
+        f"- Version: musicrl {__version__}, commit {commit()}\n"
+        f"- Licence: Apache-2.0\n"
+        f"- Prompts: {config.prompts_per_step} a step, drawn from the {len(texts):,} packaged training prompts\n"
+        f"{_learnt_from(config)}"
         f"- Steps: {outcome.steps}, of which {outcome.skipped} were skipped; {ended}\n"
         f"- Trained numbers: {tensors:,}\n"
         f"- Mean and deviation that standardise each reward: {constants}\n\n"
-        f"```toml\n{to_toml(config)}```\n"
+        f"## Settings\n\n```toml\n{to_toml(config)}```\n\n"
+        f"## Measured on training prompts\n\nMean of the last {_LAST} steps; `reward` is the weighted sum of the"
+        f" standardised parts, KL is in nats a clip.\n\n| figure | value |\n| --- | --- |\n{rows}"
     )
