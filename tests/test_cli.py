@@ -76,7 +76,9 @@ def test_a_message_of_several_lines_becomes_one(monkeypatch: pytest.MonkeyPatch)
 
 def test_ctrl_c_is_one_line_and_exit_code_2() -> None:
     code = (
-        "import time\nfrom musicrl import cli, doctor\n"
+        # A shell that starts tests in the background makes them, and what they start, deaf to Ctrl-C.
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from musicrl import cli, doctor\n"
         "def wait():\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "doctor.examine = wait\ncli.main()"
     )
