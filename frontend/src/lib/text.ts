@@ -28,7 +28,10 @@ export const text = {
     queued: (ahead: number) =>
       ahead === 0 ? 'Next in line.' : ahead === 1 ? '1 pair ahead of yours.' : `${ahead} pairs ahead of yours.`,
     running: 'Composing both clips …',
-    usual: (seconds: number) => `This usually takes about ${Math.max(1, Math.round(seconds))} seconds.`,
+    usual: (seconds: number) =>
+      seconds < 90
+        ? `This usually takes about ${Math.max(1, Math.round(seconds))} s.`
+        : `This usually takes about ${Math.round(seconds / 60)} minutes.`,
     leave: 'You can leave this page open; both clips appear together.',
     offline: 'No answer from the server; trying again …',
   },
