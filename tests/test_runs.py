@@ -145,6 +145,15 @@ def test_a_run_is_not_overwritten_and_not_resumed_with_other_settings(tmp_path: 
         assert step_of(run) == 1
 
 
+def test_a_run_is_not_resumed_on_other_weights(tmp_path: Path) -> None:
+    with open_run(tmp_path, "toy", Toy(), resume=False, inputs={"base": "a" * 64}) as run:
+        run.save(1, {"x": torch.zeros(1)}, {})
+    for other in ({"base": "b" * 64}, {"base": "a" * 64, "quality": "c" * 64}):
+        with pytest.raises(UserError, match="other weights"):
+            open_run(tmp_path, "toy", Toy(), resume=True, inputs=other)
+    open_run(tmp_path, "toy", Toy(), resume=True, inputs={"base": "a" * 64}).close()
+
+
 def test_a_run_that_never_saved_starts_anew_with_the_new_settings(tmp_path: Path) -> None:
     with start(tmp_path / "run") as run:
         run.log(1, loss=1.0)

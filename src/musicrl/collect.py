@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musicrl import devices, policies, tagger
+from musicrl import codec, devices, policies, tagger
 from musicrl.audio import loudness
 from musicrl.audio.facts import measure_many
 from musicrl.config import CollectConfig
@@ -27,7 +28,7 @@ from musicrl.feedback import listeners
 from musicrl.feedback.records import Clip, NewClip, NewRating, NewVote, Pair
 from musicrl.feedback.store import PreferenceStore
 from musicrl.policies.protocol import Policy
-from musicrl.rewards.degrade import DAMAGES, degrade
+from musicrl.rewards.degrade import DAMAGES, Reduce, codec_levels, degrade
 
 
 def collect(
@@ -36,6 +37,7 @@ def collect(
     policy: Policy,
     candidates: Sequence[Prompt],
     judge: Judge,
+    reduce: Reduce,
     *,
     checkpoint_sha256: str,
 ) -> dict[str, int]:
@@ -47,6 +49,7 @@ def collect(
         policy: what makes the clips.
         candidates: prompts to draw from.
         judge: of the prompt match; no reward.
+        reduce: a codec's round trip, one of the ways clips are damaged before they are rated.
         checkpoint_sha256: of the policy's weights, kept with every clip.
 
     Returns:
@@ -56,7 +59,7 @@ def collect(
         UserError: there are too few prompts, or the store refuses the write.
     """
     chosen = draw(candidates, config.prompts, config.seed)
-    codes, audio = sample_clips(
+    sampled = sample_clips(
         policy,
         [prompt.text for prompt in chosen],
         clips_per_prompt=config.clips_per_prompt,
@@ -64,6 +67,7 @@ def collect(
         temperature=config.temperature,
         seed=config.seed,
     )
+    codes, audio = sampled.codes, sampled.audio
     each = [prompt for prompt in chosen for _ in range(config.clips_per_prompt)]
     sampler = {"temperature": config.temperature}
     clips = store.add_clips(
@@ -77,6 +81,8 @@ def collect(
                 audio=audio[i].numpy(),
                 sample_rate=policy.sample_rate,
                 codes=codes[i].numpy(),
+                lufs=_lufs(audio[i], policy.sample_rate),
+                gain_db=float(sampled.gain_db[i]),
             )
             for i, prompt in enumerate(each)
         ]
@@ -93,7 +99,7 @@ def collect(
     )
     votes = _votes(config, pairs, clips, heard, users, raters)
     store.vote_many(votes)
-    ratings = _rate(config, store, clips, audio, policy.sample_rate, users, raters)
+    ratings = _rate(config, store, clips, audio, policy.sample_rate, reduce, users, raters)
     return {"clips": len(clips), "pairs": len(pairs), "votes": len(votes), "ratings": ratings}
 
 
@@ -106,9 +112,14 @@ def simulate(config: CollectConfig, folder: Path) -> dict[str, int]:
     """
     devices.set_threads()
     policy = policies.load(config.model)
+    coder = codec.load()
+
+    def reduce(audio: Tensor, levels: int) -> Tensor:
+        return coder.decode(coder.encode(audio)[:, :levels])
+
     sha256 = policies.checkpoint_sha256(config.model)
     with PreferenceStore(folder) as store:
-        return collect(config, store, policy, prompts.load("train"), tagger.load(), checkpoint_sha256=sha256)
+        return collect(config, store, policy, prompts.load("train"), tagger.load(), reduce, checkpoint_sha256=sha256)
 
 
 def _votes(
@@ -150,6 +161,7 @@ def _rate(
     clips: Sequence[Clip],
     audio: Tensor,
     sample_rate: int,
+    reduce: Reduce,
     users: listeners.Listeners,
     raters: Sequence[str],
 ) -> int:
@@ -158,14 +170,15 @@ def _rate(
     first = list(range(0, len(clips), config.clips_per_prompt))[: config.rated_prompts]
     if not first:
         return 0
-    kinds = list(DAMAGES)
-    damaged = torch.stack(
-        [
-            degrade(audio[i], sample_rate, kinds[number % len(kinds)], float(rng.uniform(0.1, 1.0)), config.seed + i)
-            for number, i in enumerate(first)
-        ]
-    )
-    damaged, _ = loudness.match(damaged, sample_rate)
+    kinds = [*DAMAGES, "codec"]
+    made: list[Tensor] = []
+    for number, i in enumerate(first):
+        kind, severity = kinds[number % len(kinds)], float(rng.uniform(0.1, 1.0))
+        if kind == "codec":
+            made.append(codec_levels(audio[i], reduce, severity))
+        else:
+            made.append(degrade(audio[i], sample_rate, kind, severity, config.seed + i))
+    damaged, gains = loudness.match(torch.stack(made), sample_rate)
     stored = store.add_clips(
         [
             NewClip(
@@ -175,6 +188,8 @@ def _rate(
                 seed=config.seed,
                 audio=damaged[number].numpy(),
                 sample_rate=sample_rate,
+                lufs=_lufs(damaged[number], sample_rate),
+                gain_db=float(gains[number]),
             )
             for number, i in enumerate(first)
         ]
@@ -193,6 +208,11 @@ def _rate(
         ]
     store.rate_many(ratings)
     return len(ratings)
+
+
+def _lufs(audio: Tensor, sample_rate: int) -> float | None:
+    loud = loudness.lufs(audio, sample_rate)
+    return loud if math.isfinite(loud) else None
 
 
 def _digest(config: CollectConfig) -> str:

@@ -121,12 +121,11 @@ class TaggerConfig(Stage):
 class MusicLMConfig(Stage):
     """`musicrl pretrain musiclm`: hierarchical model of semantic and coarse acoustic tokens."""
 
-    steps: int = Field(default=3600, gt=0, description="Training steps.")
+    steps: int = Field(default=3000, gt=0, description="Training steps.")
     batch_size: int = Field(default=16, gt=0, description="Crops a step.")
     seconds: float = Field(default=10.0, gt=0, description="Longest crop, seconds; the shortest has 0.6 of it.")
     learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(default=0.1, ge=0, description="Weight decay of AdamW.")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout of every block's outputs.")
     code_dropout: float = Field(
         default=0.1, ge=0, lt=1, description="Share of past codes hidden from the temporal transformer in training."
     )
@@ -140,10 +139,10 @@ class MusicLMConfig(Stage):
         default=4, description="Codes a frame (K): two semantic ones and one or two codec levels of two codec frames."
     )
     width: int = Field(default=384, gt=0, description="Width of the temporal transformer.")
-    layers: int = Field(default=7, gt=0, description="Blocks of the temporal transformer.")
+    layers: int = Field(default=5, gt=0, description="Blocks of the temporal transformer.")
     heads: int = Field(default=6, gt=0, description="Attention heads of the temporal transformer.")
     depth_width: int = Field(default=192, gt=0, description="Width of the depth transformer.")
-    depth_layers: int = Field(default=3, gt=0, description="Blocks of the depth transformer.")
+    depth_layers: int = Field(default=2, gt=0, description="Blocks of the depth transformer.")
     depth_heads: int = Field(default=3, gt=0, description="Attention heads of the depth transformer.")
     validate_every: int = Field(default=200, gt=0, description="Steps between measurements on held-out clips.")
     seed: int = Field(default=0, ge=0, description="Seed of weights and crops.")
@@ -161,7 +160,7 @@ class FineConfig(Stage):
     width: int = Field(default=256, gt=0, description="Width of the transformer.")
     layers: int = Field(default=4, gt=0, description="Blocks of the transformer.")
     heads: int = Field(default=4, gt=0, description="Attention heads.")
-    head_width: int = Field(default=64, gt=0, description="Rank of the output matrix of a level.")
+    levels: Literal[1, 2] = Field(default=1, description="Codec levels that MusicLM gives.")
     seed: int = Field(default=0, ge=0, description="Seed of weights and crops.")
     checkpoint_minutes: float = Field(default=4.0, gt=0, description="Time between checkpoints, minutes.")
 

@@ -17,13 +17,13 @@ def pick() -> torch.device:
 
 @lru_cache(maxsize=1)
 def cpu_has_bf16_matrix_units() -> bool:
-    """Return whether bf16 matrix products are faster than fp32 ones on this CPU (Intel AMX or Arm BF16)."""
+    """Return whether bf16 matrix products are faster than fp32 ones on this CPU (AMX, AVX-512 BF16 or Arm BF16)."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as f:
             words = set(f.read().split())
     except OSError:
         return False
-    return "amx_bf16" in words or "bf16" in words
+    return bool({"amx_bf16", "avx512_bf16", "bf16"} & words)
 
 
 def autocast(device: torch.device, enabled: bool = True) -> AbstractContextManager[object]:

@@ -12,8 +12,11 @@ from pathlib import Path
 from musicrl import __version__
 from musicrl.errors import UserError
 
-PARTS = ("codec", "semantic", "mulan", "tagger", "musiclm", "fine", "quality")
+PARTS = ("codec", "semantic", "mulan", "tagger", "musiclm", "fine")
 """Weights that generation, feedback and finetuning cannot do without."""
+
+FINETUNED = ("r", "u", "ru")
+"""Models that `--model` names; everything else works without them."""
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -77,11 +80,12 @@ def _weights() -> Iterator[Finding]:
     from musicrl import weights
 
     there = {path.parent.name for path in weights.embedded(".").glob(f"*/{weights.CONFIG}")}
-    for part in (*PARTS, *sorted(there - set(PARTS))):
+    known = (*PARTS, *FINETUNED)
+    for part in (*known, *sorted(there - set(known))):
         try:
             _, tensors = weights.read(part)
         except UserError as error:
-            yield Finding(f"weights {part}", False, str(error))
+            yield Finding(f"weights {part}", False, str(error), optional=part not in PARTS)
         else:
             millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
             yield Finding(f"weights {part}", True, f"{millions:.1f} M values, checksum matches")

@@ -72,12 +72,19 @@ def finetune(config: FinetuneConfig, path: Path, *, resume: bool) -> tuple[Path,
     devices.set_threads()
     rewards = {name: load_reward(name, config) for name in config.rewards}
     texts = [prompt.text for prompt in prompts.load("train")]
-    with open_run(path, "finetune", config, resume=resume) as run:
+    with open_run(path, "finetune", config, resume=resume, inputs=_inputs(config)) as run:
         policy = policies.load(config.policy, rank=None if config.full else config.lora_rank)
         scales = calibrate(policy, rewards, texts, config)
         outcome = run_loop(policy, WeightedSum(rewards, config.rewards, scales), texts, config, run)
         policy.save(path / "policy", _card(config, texts, scales, outcome, policy, _end(path)))
     return path / "policy", outcome
+
+
+def _inputs(config: FinetuneConfig) -> dict[str, str]:
+    """Return the checksums of the policy to start from and of the rewards' weights."""
+    files = {"text_adherence": "mulan", "quality": config.quality, "preference": config.preference}
+    rewards = {name: weights.read(files[name])[0]["sha256"] for name in config.rewards if name in files}
+    return {"policy": policies.checkpoint_sha256(config.policy), **rewards}
 
 
 def _imported(name: str) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
 """Run folders: resolved settings, metrics, and checkpoints that survive a kill at any moment.
 
     run/config.toml          settings the run was started with
-    run/run.json             stage and version
+    run/run.json             stage, version, and checksums of the weights it was started from
     run/metrics.jsonl        one row a step
     run/checkpoints/000007-step-1200/{tensors.safetensors, state.json, manifest.json}
 
@@ -170,7 +170,7 @@ class Run:
                 if other not in self._trusted:
                     shutil.rmtree(other, ignore_errors=True)
 
-    def _prepare(self, stage: str, config: Stage, resume: bool) -> None:
+    def _prepare(self, stage: str, config: Stage, resume: bool, inputs: Mapping[str, str]) -> None:
         self._checkpoints.mkdir(exist_ok=True)
         for rest in self._checkpoints.glob(".*.tmp"):
             shutil.rmtree(rest, ignore_errors=True)
@@ -181,23 +181,32 @@ class Run:
         if saved and whole is None:
             raise UserError(f"no checkpoint in {self._checkpoints} matches its manifest; give another folder")
         if whole is not None:
-            self._check_same(stage, config)
+            self._check_same(stage, config, inputs)
             logged: int = json.loads((whole / STATE).read_text(encoding="utf-8"))["metrics_bytes"]
         else:
-            about = {"stage": stage, "musicrl": __version__}
+            about = {"stage": stage, "musicrl": __version__, "inputs": dict(inputs)}
             files.write_atomic(self.path / "run.json", (json.dumps(about) + "\n").encode())
             files.write_atomic(self.path / "config.toml", to_toml(config).encode())
             logged = 0
         with self._metrics.open("ab") as file:
             file.truncate(min(logged, file.tell()))
 
-    def _check_same(self, stage: str, config: Stage) -> None:
+    def _check_same(self, stage: str, config: Stage, inputs: Mapping[str, str]) -> None:
         try:
-            started: str = json.loads((self.path / "run.json").read_text(encoding="utf-8"))["stage"]
+            about = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            started: str = about["stage"]
+            from_weights: dict[str, str] = about["inputs"]
         except (OSError, ValueError, KeyError):
             raise UserError(f"{self.path / 'run.json'} cannot be read; give another folder") from None
         if started != stage:
             raise UserError(f"{self.path} holds a {started} run, not a {stage} run; give another folder")
+        for name, digest in inputs.items():
+            was = from_weights.get(name, "none")
+            if was != digest:
+                raise UserError(
+                    f"{self.path} was started from other weights of {name} ({was[:12]}, now they are {digest[:12]});"
+                    " restore those or give another folder"
+                )
         before = load(type(config), self.path / "config.toml")
         for key, now in config.model_dump().items():
             was = before.model_dump()[key]
@@ -215,7 +224,7 @@ class Run:
         return UserError(f"{reason} while {doing} in {self.path}; nothing lost: {kept}; {mend}")
 
 
-def open_run(path: Path, stage: str, config: Stage, *, resume: bool) -> Run:
+def open_run(path: Path, stage: str, config: Stage, *, resume: bool, inputs: Mapping[str, str] | None = None) -> Run:
     """Open a run folder, making it if needed, and lock it; use it as a context manager or close it.
 
     With `resume`, rows of metrics.jsonl after the newest whole checkpoint are dropped, so that the finished log equals
@@ -226,10 +235,11 @@ def open_run(path: Path, stage: str, config: Stage, *, resume: bool) -> Run:
         stage: name of the stage, such as "codec".
         config: resolved settings; saved as config.toml.
         resume: continue a run that is there; without it such a run is an error.
+        inputs: SHA-256 of the weights the run starts from, by name; a run is not resumed on others.
 
     Raises:
         UserError: another process has the run open, a run is there and `resume` is False, or it was started with other
-            settings or for another stage.
+            settings, from other weights or for another stage.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -241,7 +251,7 @@ def open_run(path: Path, stage: str, config: Stage, *, resume: bool) -> Run:
             raise UserError(f"{path} is in use by another process; wait for it or give another folder") from None
         run = Run(path, lock)
         try:
-            run._prepare(stage, config, resume)  # pyright: ignore[reportPrivateUsage]
+            run._prepare(stage, config, resume, inputs or {})  # pyright: ignore[reportPrivateUsage]
         except BaseException:
             run.close()
             raise

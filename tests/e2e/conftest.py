@@ -50,7 +50,8 @@ def build(folder: Path) -> None:
     about = {"width": 16, "dilations": [1, 2], "labels": labels}
     weights.write(folder / "tagger/model", about, Tagger(**about).state_dict(), "random")
     stage = FineStage(FineShape(width=32, layers=1, heads=2, codebook_size=CODES, latent_width=8))
-    fine.save(stage, folder / "fine/model", "random", codec=sha256(folder / "codec"))
+    codec_sha = sha256(folder / "codec")
+    fine.save(stage, folder / "fine/model", "random", trained_on={"codec": codec_sha})
     shape = Shape(
         codebook_size=CODES,
         width=32,
@@ -63,7 +64,7 @@ def build(folder: Path) -> None:
         condition_size=CODES,
         condition_width=16,
     )
-    musiclm.save(MusicLM(shape), folder / "musiclm/model", "random", mulan=sha256(folder / "mulan"))
+    musiclm.save(MusicLM(shape), folder / "musiclm/model", "random", trained_on={"mulan": sha256(folder / "mulan")})
 
 
 @pytest.fixture(scope="session")

@@ -52,9 +52,7 @@ def codes() -> torch.Tensor:
 @pytest.fixture
 def fine_stage() -> FineStage:
     torch.manual_seed(0)
-    shape = FineShape(
-        width=32, layers=2, heads=2, head_width=8, max_frames=20, levels=12, codebook_size=16, latent_width=6
-    )
+    shape = FineShape(width=32, layers=2, heads=2, max_frames=20, codebook_size=16, latent_width=6)
     stage = FineStage(shape).eval()
     with torch.no_grad():
         for parameter in stage.parameters():

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from musicrl import weights
 from musicrl.errors import UserError
-from musicrl.musiclm import fine, fine_train
-from musicrl.musiclm.fine import PASSES, UNKNOWN, FineStage, windows
+from musicrl.musiclm import fine
+from musicrl.musiclm.fine import FineShape, FineStage, latents, windows
 
 
 def music(frames: int, levels: int = 1) -> tuple[Tensor, Tensor]:
@@ -20,52 +20,56 @@ def music(frames: int, levels: int = 1) -> tuple[Tensor, Tensor]:
     return semantic, torch.randint(0, 16, (2, levels, frames), generator=generator)
 
 
-@pytest.mark.parametrize("levels", [1, 2])
+def test_latents_are_the_sum_of_code_vectors() -> None:
+    codebooks = torch.tensor([[[1.0, 0.0], [2.0, 0.0]], [[0.0, 10.0], [0.0, 20.0]], [[9.0, 9.0], [9.0, 9.0]]])
+    codes = torch.tensor([[[0, 1], [1, 1]]])
+    assert torch.equal(latents(codebooks, codes), torch.tensor([[[1.0, 20.0], [2.0, 20.0]]]))
+
+
 @pytest.mark.parametrize("frames", [2, 20, 22, 58])
-def test_given_levels_stay_and_the_rest_is_filled(fine_stage: FineStage, frames: int, levels: int) -> None:
-    semantic, acoustic = music(frames, levels)
-    codes = fine_stage.fill(semantic, acoustic)
-    assert codes.shape == (2, 12, frames)
-    assert torch.equal(codes[:, :levels], acoustic)
-    assert int(codes.min()) >= 0
-    assert int(codes.max()) < 16
+def test_every_frame_of_a_clip_of_any_length_is_filled(fine_stage: FineStage, frames: int) -> None:
+    filled = fine_stage.fill(*music(frames))
+    assert filled.shape == (2, frames, 6)
+    assert bool(torch.isfinite(filled).all())
 
 
-def test_the_same_codes_give_the_same_levels(fine_stage: FineStage) -> None:
+def test_a_window_is_filled_as_it_would_be_alone(fine_stage: FineStage) -> None:
+    semantic, acoustic = music(58)
+    alone = fine_stage.fill(semantic[..., :10], acoustic[..., :20])
+    # Window of 20 frames, margin of 2: the first 18 frames come from the first window.
+    assert torch.equal(fine_stage.fill(semantic, acoustic)[:, :18], alone[:, :18])
+
+
+def test_the_same_codes_give_the_same_latents(fine_stage: FineStage) -> None:
     semantic, acoustic = music(20)
-    codes = fine_stage.fill(semantic, acoustic)
-    assert torch.equal(fine_stage.fill(semantic, acoustic), codes)
-    assert torch.equal(fine_stage.fill(semantic[1:], acoustic[1:]), codes[1:])
-    assert not torch.equal(fine_stage.fill(semantic.roll(1, 0), acoustic)[:, 1:], codes[:, 1:])
+    filled = fine_stage.fill(semantic, acoustic)
+    assert torch.equal(fine_stage.fill(semantic, acoustic), filled)
+    torch.testing.assert_close(fine_stage.fill(semantic[1:], acoustic[1:]), filled[1:])
+    assert not torch.allclose(fine_stage.fill(semantic.roll(1, 0), acoustic), filled)
+    assert not torch.allclose(fine_stage.fill(semantic, acoustic.roll(1, 0)), filled)
 
 
-def test_eight_passes_give_every_level_once() -> None:
-    assert [level for levels in PASSES for level in levels] == list(range(1, 12))
-    assert len(PASSES) + 1 <= 8
+def test_a_fresh_stage_adds_nothing_to_what_is_given() -> None:
+    stage = FineStage(FineShape(width=32, layers=1, heads=2, levels=2, codebook_size=16, latent_width=6))
+    semantic, acoustic = music(20, levels=2)
+    assert torch.equal(stage.fill(semantic, acoustic), latents(stage.codebooks, acoustic))
 
 
-def test_levels_above_the_one_asked_for_are_not_read(fine_stage: FineStage) -> None:
-    semantic, acoustic = music(10, 12)
-    level = torch.tensor([3, 1])
-    known = torch.full((2, 10), UNKNOWN)
-    states = fine_stage.states(semantic, acoustic, level, known)
-    higher = acoustic.clone()
-    higher[0, 3:] = (higher[0, 3:] + 1) % 16
-    higher[1, 1:] = (higher[1, 1:] + 1) % 16
-    assert torch.equal(fine_stage.states(semantic, higher, level, known), states)
-    lower = acoustic.clone()
-    lower[0, 2] = (lower[0, 2] + 1) % 16
-    assert not torch.allclose(fine_stage.states(semantic, lower, level, known)[0], states[0])
+def test_another_number_of_levels_is_refused(fine_stage: FineStage) -> None:
+    with pytest.raises(UserError, match="levels=2"):
+        fine_stage.fill(*music(20, levels=2))
 
 
-def test_known_codes_of_the_level_are_read(fine_stage: FineStage) -> None:
-    semantic, acoustic = music(10, 12)
-    level, known = torch.tensor([1, 1]), torch.full((2, 10), UNKNOWN)
-    states = fine_stage.states(semantic, acoustic, level, known)
-    known[0, 4] = 3
-    other = fine_stage.states(semantic, acoustic, level, known)
-    assert not torch.allclose(other[0], states[0])
-    assert torch.equal(other[1], states[1])
+def test_hidden_frames_are_not_read(fine_stage: FineStage) -> None:
+    semantic, acoustic = music(20)
+    shown = torch.ones(2, 20, dtype=torch.bool)
+    assert torch.equal(fine_stage(semantic, acoustic, shown), fine_stage(semantic, acoustic))
+    shown[0, 4] = False
+    hidden = fine_stage(semantic, acoustic, shown)
+    other = acoustic.clone()
+    other[0, 0, 4] = (other[0, 0, 4] + 1) % 16
+    assert torch.equal(fine_stage(semantic, other, shown), hidden)
+    assert not torch.allclose(fine_stage(semantic, other), fine_stage(semantic, acoustic))
 
 
 @given(st.integers(21, 400))
@@ -79,44 +83,34 @@ def test_windows_tile_a_clip(frames: int) -> None:
         assert last == frames or start + 20 - last >= 2
 
 
-def test_mask_hides_whole_levels_but_the_first() -> None:
-    acoustic = torch.randint(0, 16, (3000, 12, 30), generator=torch.Generator().manual_seed(0))
-    level, known = fine_train.mask(acoustic, torch.Generator().manual_seed(1))
-    assert set(level.tolist()) == {levels[0] for levels in PASSES}
-    hidden = (known == UNKNOWN).float().mean(1)
-    assert bool((hidden[level != 1] == 1).all())
-    first = hidden[level == 1]
-    # Half are hidden whole on purpose; of the others, few by chance.
-    assert 0.45 < float((first == 1).float().mean()) < 0.68
-    assert float(first.min()) < 0.2
-    shown = known != UNKNOWN
-    own = acoustic[torch.arange(3000), level]
-    assert torch.equal(known[shown], own[shown])
-
-
 def test_loss_falls_on_what_it_learns(fine_stage: FineStage) -> None:
-    semantic, acoustic = music(20, 12)
-    level, known = torch.tensor([1, 4]), torch.full((2, 20), UNKNOWN)
+    semantic, acoustic = music(20)
+    wanted = torch.randn(2, 20, 6, generator=torch.Generator().manual_seed(3))
     optimizer = torch.optim.Adam(fine_stage.parameters(), 0.01)
     losses: list[float] = []
-    for _ in range(30):
-        loss, parts = fine_train.masked_loss(fine_stage, semantic, acoustic, level, known)
-        assert loss.item() == pytest.approx(sum(parts.values()), rel=1e-5)
+    for _ in range(40):
+        loss = (fine_stage(semantic, acoustic) - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.3 * losses[0]
 
 
 def test_save_and_load(fine_stage: FineStage, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fine_stage.bfloat16().float()
     real = weights.read
-    codec = ({"sha256": "c" * 64}, {"quantizer.codebooks": fine_stage.codebooks.clone()})
-    monkeypatch.setattr(weights, "read", lambda name: codec if name == "codec" else real(name))
-    fine.save(fine_stage, tmp_path / "fine", "# card", codec="c" * 64)
+    parts = {
+        # The codec has more levels than the stage is given.
+        "codec": ({"sha256": "c" * 64}, {"quantizer.codebooks": fine_stage.codebooks.repeat(12, 1, 1)}),
+        "semantic": ({"sha256": "s" * 64}, {}),
+    }
+    monkeypatch.setattr(weights, "read", lambda name: parts.get(name) or real(name))
+    trained_on = {"codec": "c" * 64, "semantic": "s" * 64}
+    fine.save(fine_stage, tmp_path / "fine", "# card", trained_on=trained_on)
     semantic, acoustic = music(20)
     assert torch.equal(fine.load(tmp_path / "fine").fill(semantic, acoustic), fine_stage.fill(semantic, acoustic))
-    fine.save(fine_stage, tmp_path / "other", "# card", codec="d" * 64)
-    with pytest.raises(UserError, match="another codec"):
-        fine.load(tmp_path / "other")
+    for part in parts:
+        fine.save(fine_stage, tmp_path / "other", "# card", trained_on=trained_on | {part: "d" * 64})
+        with pytest.raises(UserError, match=f"another {part}"):
+            fine.load(tmp_path / "other")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from musicrl import musiclm, weights
+from musicrl import fitting, musiclm, weights
 from musicrl.config import MusicLMConfig
 from musicrl.musiclm import tokens, train
 from musicrl.musiclm.average import Averaged
@@ -52,8 +52,13 @@ def said(clips: int = 6) -> Conditions:
 def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     books = torch.randn(3, 9, 10, generator=torch.Generator().manual_seed(2)).bfloat16().float()
     real = weights.read
+    parts = {
+        "mulan": {"codebooks": books},
+        "semantic": {"centroids": torch.randn(2, 1024, 5)},
+        "codec": {"quantizer.codebooks": torch.randn(12, 1024, 6)},
+    }
     monkeypatch.setattr(
-        weights, "read", lambda name: ({"sha256": "m" * 64}, {"codebooks": books}) if name == "mulan" else real(name)
+        weights, "read", lambda name: ({"sha256": "m" * 64}, parts[name]) if name in parts else real(name)
     )
     monkeypatch.setattr(tokens, "codes", lambda folder, split: corpus())
     monkeypatch.setattr(tokens, "conditions", lambda folder, split: said())
@@ -101,12 +106,37 @@ def test_resumed_training_equals_uninterrupted(tmp_path: Path, monkeypatch: pyte
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
-    # Negative control: a resumed run that went on with another stream of dropout must not pass for the same.
-    real = torch.manual_seed
-    monkeypatch.setattr(torch, "manual_seed", lambda seed: real(seed + 1))
+    # Negative control: a resumed run that forgot the optimizer's moments must not pass for the same.
+    monkeypatch.setattr(fitting, "unpack", lambda *args, **kwargs: None)
     train.train(CONFIG, tmp_path, tmp_path / "disturbed", resume=True)
     disturbed = final(tmp_path / "disturbed")
     assert any(not torch.equal(disturbed[name], expected[name]) for name in expected)
+
+
+def test_codes_that_sound_alike_start_alike() -> None:
+    torch.manual_seed(0)
+    shape = Shape(width=96, layers=1, heads=2, depth_width=80, depth_layers=1, depth_heads=1)
+    model = MusicLM(shape)
+    vectors = [torch.randn(1024, d) for d in (5, 5, 6, 6)]
+    vectors[1][7] = vectors[1][3] + 0.01
+    train.start_from(model, vectors)
+    tables = (model.trunk.embed.weight[1024:2048], model.depth.embed.weight[1024:2048], model.depth.heads[1].T)
+    for table, spread in zip(tables, (0.1, 0.1, 0.02), strict=True):
+        assert table.detach().std().item() == pytest.approx(spread, rel=0.25)
+        near, far = ((table[7] - table[other]).detach().norm().item() for other in (3, 4))
+        assert near < 0.1 * far
+
+
+def test_gradients_of_a_fresh_model_are_tame() -> None:
+    torch.manual_seed(0)
+    model = MusicLM(Shape())
+    codes = torch.randint(0, 1024, (4, 4, 40), generator=torch.Generator().manual_seed(0))
+    # The last row has no condition at all: its first frame once started at 0, and its gradient at infinity.
+    condition = torch.zeros(4, 12, dtype=torch.int64)
+    condition[-1] = ABSENT
+    train.nats(model, codes, condition, 1.0, torch.Generator()).mean().backward()
+    norms = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None])
+    assert float(norms.norm()) < 10
 
 
 def test_nats_of_some_frames_estimate_those_of_all() -> None:

@@ -50,7 +50,7 @@ def sound(codes: Tensor) -> Tensor:
 @pytest.fixture
 def make_policy() -> MakePolicy:
     def make(model: MusicLM | None = None, **options: object) -> MusicLMPolicy:
-        given: dict[str, object] = {"mulan": "m" * 64, "base": "b" * 64, "rank": 4, **options}
+        given: dict[str, object] = {"trained_on": {"mulan": "m" * 64}, "base": "b" * 64, "rank": 4, **options}
         return MusicLMPolicy(model or tiny_model(), tokens, sound, **given)  # type: ignore[arg-type]
 
     return make

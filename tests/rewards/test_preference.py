@@ -171,6 +171,15 @@ def test_model_says_who_voted_and_loads_only_on_its_own_base(tmp_path: Path):
         preference.load(model, backbone=other)
 
 
+def test_a_training_is_not_resumed_on_another_base(tmp_path: Path):
+    config = settings()
+    train(config, votes(60), tmp_path, False, backbone=TinyBackbone())
+    other = TinyBackbone()
+    other.base_sha256 = "1" * 64
+    with pytest.raises(UserError, match="other weights of musiclm"):
+        train(config, votes(60), tmp_path, True, backbone=other)
+
+
 def test_ceiling_is_reported_where_clips_were_compared_twice(tmp_path: Path):
     once = votes(60)
     assert "ceiling" not in train(settings(), once, tmp_path / "once", False, backbone=TinyBackbone()).held_out

@@ -45,6 +45,7 @@ def test_card_says_what_was_reached_with_what(tmp_path: Path, make_policy: Calla
     model = tmp_path / "preference"
     weights.write(model, {"votes": {"person": 0, "simulated": 384}}, {"x": torch.ones(1)}, "card")
     monkeypatch.setattr(finetuning.policies, "load", lambda name, rank: policy)
+    monkeypatch.setattr(finetuning.policies, "checkpoint_sha256", lambda name: "f" * 64)
     monkeypatch.setattr(finetuning.prompts, "load", lambda split: [SimpleNamespace(text=text) for text in PROMPTS])
     monkeypatch.setattr(finetuning.preference, "load", lambda path: Codes())
     monkeypatch.setattr(finetuning.devices, "set_threads", lambda: threads.append(1))

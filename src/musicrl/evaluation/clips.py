@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from musicrl.audio import loudness
 from musicrl.corpus.prompts import Prompt
 from musicrl.errors import UserError
 from musicrl.policies.protocol import Policy, Sampler
-from musicrl.rewards.generations import from_codes
 from musicrl.runs import progress
 
 PROMPTS_A_BATCH = 8
+DECODED_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Clips of P prompts, G of each; those of a prompt stand next to each other.
+
+    Attributes:
+        codes: [P·G, K, T].
+        audio: [P·G, N] float32, loudness-matched.
+        gain_db: [P·G] gain that brought each clip there.
+    """
+
+    codes: Tensor
+    audio: Tensor
+    gain_db: Tensor
 
 
 def draw(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
@@ -30,7 +47,7 @@ def draw(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
 
 def sample_clips(
     policy: Policy, prompts: Sequence[str], *, clips_per_prompt: int, seconds: float, temperature: float, seed: int
-) -> tuple[Tensor, Tensor]:
+) -> Sampled:
     """Sample clips of each prompt and decode them.
 
     Args:
@@ -40,12 +57,10 @@ def sample_clips(
         seconds: length of a clip.
         temperature: of the sampling.
         seed: of the sampling; each batch of prompts has a generator of its own.
-
-    Returns:
-        codes [P·G, K, T], and loudness-matched audio [P·G, N]; the clips of a prompt stand next to each other.
     """
     codes: list[Tensor] = []
     audio: list[Tensor] = []
+    gains: list[Tensor] = []
     with progress("sample clips", len(prompts) * clips_per_prompt) as bar:
         for start in range(0, len(prompts), PROMPTS_A_BATCH):
             part = prompts[start : start + PROMPTS_A_BATCH]
@@ -57,8 +72,10 @@ def sample_clips(
                 sampler=Sampler(temperature=temperature),
                 generator=generator,
             )
-            clips = from_codes(rollout.prompts, rollout.codes, decode=policy.decode, sample_rate=policy.sample_rate)
             codes.append(rollout.codes.cpu())
-            audio.append(clips.audio.float().cpu())
+            for rows in rollout.codes.split(DECODED_AT_ONCE):
+                matched, gain = loudness.match(policy.decode(rows), policy.sample_rate)
+                audio.append(matched.cpu())
+                gains.append(gain.cpu())
             bar.advance(len(rollout.prompts))
-    return torch.cat(codes), torch.cat(audio)
+    return Sampled(torch.cat(codes), torch.cat(audio), torch.cat(gains))

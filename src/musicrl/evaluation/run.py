@@ -118,7 +118,7 @@ def compare_models(
     for name, model in models.items():
         policy = policies.load(model)
         sample_rate = policy.sample_rate
-        codes[name], audio[name] = sample_clips(
+        clips = sample_clips(
             policy,
             texts,
             clips_per_prompt=1,
@@ -126,6 +126,7 @@ def compare_models(
             temperature=config.temperature,
             seed=config.seed,
         )
+        codes[name], audio[name] = clips.codes, clips.audio
         attributes = [prompt.attributes for prompt in chosen]
         heard[name] = hear(audio[name], attributes, judge, sample_rate)
         # The control of every claim that a model follows its prompts: the same clips, each judged by another's prompt.

@@ -17,6 +17,9 @@ from torch import Tensor
 from musicrl.audio.facts import as_array, measure_many
 from musicrl.evaluation.statistics import Comparison, compare
 from musicrl.feedback.listeners import Listeners
+from musicrl.progress import progress
+
+_AT_ONCE = 16
 
 
 class Judge(Protocol):
@@ -64,13 +67,21 @@ def hear(audio: Tensor, attributes: Sequence[Mapping[str, Any]], judge: Judge, s
         judge: of the prompt match.
         sample_rate: Hz.
     """
-    return Heard(as_array(measure_many(list(audio.cpu().numpy()), sample_rate)), matches(audio, attributes, judge))
+    facts: list[NDArray[np.float64]] = []
+    match: list[NDArray[np.float64]] = []
+    with progress("hear clips", len(audio)) as bar:
+        for start in range(0, len(audio), _AT_ONCE):
+            rows = slice(start, start + _AT_ONCE)
+            facts.append(as_array(measure_many(list(audio[rows].cpu().numpy()), sample_rate)))
+            match.append(judge.match(audio[rows], attributes[rows]).double().cpu().numpy())
+            bar.advance(len(audio[rows]))
+    return Heard(np.concatenate(facts), np.concatenate(match))
 
 
 def matches(audio: Tensor, attributes: Sequence[Mapping[str, Any]], judge: Judge) -> NDArray[np.float64]:
     """Return how well clips [P, N] match what their prompts name, [P] from 0 to 1."""
-    starts = range(0, len(audio), 16)
-    parts = [judge.match(audio[start : start + 16], attributes[start : start + 16]) for start in starts]
+    starts = range(0, len(audio), _AT_ONCE)
+    parts = [judge.match(audio[start : start + _AT_ONCE], attributes[start : start + _AT_ONCE]) for start in starts]
     return np.concatenate([part.double().cpu().numpy() for part in parts])
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from musicrl import weights
@@ -17,15 +15,14 @@ from musicrl.devices import autocast
 from musicrl.fitting import card, fit
 from musicrl.musiclm import fine, layout, tokens
 from musicrl.musiclm.average import Averaged
-from musicrl.musiclm.fine import PASSES, UNKNOWN, FineShape, FineStage
+from musicrl.musiclm.fine import FineShape, FineStage, latents
+from musicrl.musiclm.io import checksums
 from musicrl.musiclm.tokens import Codes
 from musicrl.runs import open_run
 
-_OFTEN = torch.tensor([3.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0])
-"""How often each of `PASSES` is trained: what the low levels miss is heard most."""
-
-_COARSE = 1
-"""Codec levels that MusicLM gives."""
+_HIDDEN = 0.3
+"""Most of a training crop's frames whose acoustic codes are hidden. MusicLM's own codes are less consistent than those
+of real clips; a stage that has learnt to do without some of them leans on the semantic codes more."""
 
 
 def train(config: FineConfig, corpus_path: Path, run_path: Path, resume: bool) -> dict[str, object]:
@@ -44,22 +41,24 @@ def train(config: FineConfig, corpus_path: Path, run_path: Path, resume: bool) -
         UserError: corpus or tokenizers cannot be read, or the run was interrupted (and saved).
     """
     data, held_out = tokens.codes(corpus_path, "train"), tokens.codes(corpus_path, "validation")
-    codec_config, codec_tensors = weights.read("codec")
-    codebooks = codec_tensors["quantizer.codebooks"]
+    codebooks = weights.read("codec")[1]["quantizer.codebooks"]
     torch.manual_seed(config.seed)
     model = FineStage(shape_of(config, codebooks))
-    model.codebooks.copy_(codebooks)
+    model.codebooks.copy_(codebooks[: config.levels])
     student = Averaged(model)
     length = model.shape.max_frames // 2
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, Mapping[str, float]]:
         student.update(step)
         _, semantic, acoustic = data.draw(config.batch_size, length, length, generator)
-        level, known = mask(acoustic, generator)
+        share = _HIDDEN * torch.rand(len(acoustic), 1, generator=generator)
+        shown = torch.rand(acoustic.shape[0], acoustic.shape[2], generator=generator) >= share
         with autocast(acoustic.device):
-            return masked_loss(model, semantic, acoustic, level, known)
+            predicted = model(semantic, acoustic[:, : config.levels], shown)
+        return (predicted - latents(codebooks, acoustic)).square().mean(), {}
 
-    with open_run(run_path, "fine", config, resume=resume) as run:
+    trained_on = checksums("codec", "semantic")
+    with open_run(run_path, "fine", config, resume=resume, inputs=trained_on) as run:
         spent = fit(
             run,
             student,
@@ -72,109 +71,67 @@ def train(config: FineConfig, corpus_path: Path, run_path: Path, resume: bool) -
             description="fine stage",
         )
     # What ships is bf16; the figures are measured on exactly that.
-    best = student.average.eval().bfloat16().float()
-    best.codebooks.copy_(codebooks)
-    figures: dict[str, object] = {"steps skipped": int(spent["skipped"]), **measure(best, held_out)}
+    best = student.average.bfloat16().float()
+    best.codebooks.copy_(codebooks[: config.levels])
+    figures: dict[str, object] = {"steps skipped": int(spent["skipped"]), **measure(best, held_out, codebooks)}
     text = card(
         "Fine stage",
-        "A bidirectional transformer that fills codec levels 2 to 12 in eight passes, given semantic codes and"
-        " level 1. Accuracy is that of a level when the levels its pass sees are the true ones; mel distance is the"
-        " mean absolute difference of log-mel spectra at three resolutions to what the codec makes of all true levels.",
+        "A bidirectional transformer that predicts the codec's latent from semantic codes and the first codec level, in"
+        " one pass. Latent error is the mean squared difference to the sum of all 12 levels' code vectors, whose"
+        " entries have a variance of 1; mel distance is the mean absolute difference of log-mel spectra at three"
+        " resolutions to what the codec makes of all true levels.",
         part="fine",
         data=f"{len(data.frames)} training clips, {int(data.starts[-1]) / layout.FRAME_RATE / 3600:.1f} h",
         config=config,
         seconds=spent["seconds"],
         figures=figures,
     )
-    fine.save(best, run_path / "model", text, codec=codec_config["sha256"])
+    fine.save(best, run_path / "model", text, trained_on=trained_on)
     return figures
 
 
 def shape_of(config: FineConfig, codebooks: Tensor) -> FineShape:
-    """Return the shape a configuration asks for, for a codec with codebooks [levels, V, D]."""
-    levels, size, latent = codebooks.shape
+    """Return the shape a configuration asks for, for a codec with codebooks [12, V, D]."""
+    _, size, latent = codebooks.shape
     return FineShape(
         width=config.width,
         layers=config.layers,
         heads=config.heads,
-        head_width=config.head_width,
         max_frames=2 * int(config.seconds * layout.FRAME_RATE),
-        levels=levels,
+        levels=config.levels,
         codebook_size=size,
         latent_width=latent,
     )
 
 
-def mask(acoustic: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw the level asked of each crop and hide some or all of its codes.
-
-    Only the first of `PASSES` ever sees part of its level, so only that is masked in part, by cos(u·π/2) with u uniform
-    (MaskGIT, Chang et al. 2022); half of the time it is hidden whole.
-
-    Args:
-        acoustic: [B, 12, T] codes.
-        generator: source of the draws.
-
-    Returns:
-        Level [B] int64 and its codes [B, T], `UNKNOWN` where hidden.
-    """
-    batch, _, frames = acoustic.shape
-    starts = torch.tensor([levels[0] for levels in PASSES])
-    level = starts[torch.multinomial(_OFTEN, batch, replacement=True, generator=generator)]
-    u, whole = torch.rand(2, batch, generator=generator)
-    share = torch.where((level == PASSES[0][0]) & (whole < 0.5), torch.cos(u * math.pi / 2), torch.ones(()))
-    hidden = torch.rand(batch, frames, generator=generator) < share[:, None]
-    return level, acoustic[torch.arange(batch), level].masked_fill(hidden, UNKNOWN)
-
-
-def masked_loss(
-    model: FineStage, semantic: Tensor, acoustic: Tensor, level: Tensor, known: Tensor
-) -> tuple[Tensor, dict[str, float]]:
-    """Return the mean negative log-likelihood of the hidden codes, and its parts in nats.
-
-    Where a pass gives two levels, that of the second is added. Arguments as in `FineStage.states`.
-    """
-    states = model.states(semantic, acoustic, level, known)
-    paired = torch.tensor([len(levels) == 2 for levels in PASSES for _ in levels], device=level.device)
-    hidden = known < 0
-    own = _nats(model.logits(states, level), acoustic, level)[hidden]
-    parts = {"nats": own.mean()}
-    pair = paired[level - PASSES[0][0]]
-    if bool(pair.any()):
-        parts["nats_second"] = _nats(
-            model.logits(states[pair], level[pair] + 1), acoustic[pair], level[pair] + 1
-        ).mean()
-    total = torch.stack(list(parts.values())).sum()
-    return total, {name: float(value.detach()) for name, value in parts.items()}
-
-
 @torch.no_grad()
-def measure(model: FineStage, data: Codes, clips: int = 32) -> dict[str, float]:
+def measure(model: FineStage, data: Codes, codebooks: Tensor, clips: int = 32) -> dict[str, float]:
     """Return figures on up to `clips` held-out clips.
 
+    Args:
+        model: fine stage.
+        data: codes of held-out clips.
+        codebooks: [12, V, D] of the codec.
+        clips: the first ones are taken.
+
     Returns:
-        Accuracy of each level given the true codes of the levels its pass sees; and the multi-resolution log-mel
-        distance to the codec's reconstruction from all levels, of level 1 alone and of level 1 with generated levels.
+        Latent error and log-mel distance of some true levels, and of the given ones completed by the model.
     """
     from musicrl import codec
 
     index = torch.arange(min(clips, len(data.frames)))
     length = int(data.frames.min())
     semantic, acoustic = data.crops(index, length, torch.zeros(len(index)))
-    window = model.shape.max_frames // 2
-    figures: dict[str, float] = {}
-    for levels in PASSES:
-        level = torch.full((len(index),), levels[0])
-        known = torch.full((len(index), 2 * window), UNKNOWN)
-        states = model.states(semantic[..., :window], acoustic[..., : 2 * window], level, known)
-        for i in levels:
-            hits = model.logits(states, torch.full_like(level, i)).argmax(-1) == acoustic[:, i, : 2 * window]
-            figures[f"accuracy, level {i + 1}"] = float(hits.float().mean())
     decoder = codec.load()
-    whole = decoder.decode(acoustic)
-    filled = model.fill(semantic, acoustic[:, :_COARSE])
-    figures["mel distance, level 1 only"] = mel_distance(decoder.decode(acoustic[:, :_COARSE]), whole)
-    figures["mel distance, level 1 and generated"] = mel_distance(decoder.decode(filled), whole)
+    target = latents(codebooks, acoustic)
+    sound = decoder.synthesize(target)
+    given = model.shape.levels
+    candidates = {f"{levels} true levels": latents(codebooks, acoustic[:, :levels]) for levels in (1, 2, 4)}
+    candidates[f"{given} true and the rest predicted"] = model.fill(semantic, acoustic[:, :given])
+    figures: dict[str, float] = {}
+    for name, found in candidates.items():
+        figures[f"latent error, {name}"] = float((found - target).square().mean())
+        figures[f"mel distance, {name}"] = mel_distance(decoder.synthesize(found), sound)
     return figures
 
 
@@ -186,9 +143,3 @@ def mel_distance(a: Tensor, b: Tensor, sample_rate: int = 24_000) -> float:
 
 def _mel(audio: Tensor, sample_rate: int, n_fft: int) -> Tensor:
     return log_mel(audio, sample_rate=sample_rate, n_fft=n_fft, hop=n_fft // 4, n_mels=80)
-
-
-def _nats(logits: Tensor, acoustic: Tensor, level: Tensor) -> Tensor:
-    """Return the negative log-likelihood [B, T] of the codes of `level` [B]."""
-    target = acoustic[torch.arange(len(level), device=level.device), level]
-    return F.cross_entropy(logits.float().transpose(1, 2), target, reduction="none")

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+EMBEDDING_STD = 0.1
+
 
 def rotary(positions: Tensor, width: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
     """Return cosines and signed sines [T, width] of rotary position embedding.
@@ -50,17 +52,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
 class Block(nn.Module):
     """Pre-norm transformer block: attention, then a GELU network of four times the width."""
 
-    def __init__(self, width: int, heads: int, *, causal: bool, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, heads: int, *, causal: bool) -> None:
         """Make a block.
 
         Args:
             width: D.
             heads: H, a divisor of D with D / H even.
             causal: a frame attends to itself and those before it only.
-            dropout: share of entries dropped, in training, of what is added to the residual stream.
         """
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
         self.heads = heads
         self.causal = causal
         self.norm_attention = nn.LayerNorm(width, bias=False)
@@ -78,18 +78,20 @@ class Block(nn.Module):
         if table is not None:
             q, k = rotate(q, table), rotate(k, table)
         mixed = attend(q, k, v, causal=self.causal).transpose(1, 2).reshape(batch, frames, width)
-        x = x + self.dropout(self.out(mixed))
-        return x + self.dropout(self.fc_out(F.gelu(self.fc_in(self.norm_mlp(x)))))
+        x = x + self.out(mixed)
+        return x + self.fc_out(F.gelu(self.fc_in(self.norm_mlp(x))))
 
 
 def initialise(module: nn.Module, layers: int) -> None:
-    """Draw linear and embedding weights from N(0, 0.02²), those that write to the residual stream from a narrower one.
+    """Draw linear weights from N(0, 0.02²), those that write to the residual stream from a narrower one.
 
-    The narrowing by √(2·layers) keeps the residual stream's variance from growing with depth (GPT-2).
+    The narrowing by √(2·layers) keeps the residual stream's variance from growing with depth (GPT-2). Embeddings are
+    drawn five times as wide: a stream that starts near 0 is blown up by every norm, and so is its gradient.
     """
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Embedding):
             narrow = name.rpartition(".")[2] in ("out", "fc_out")
-            nn.init.normal_(part.weight, std=0.02 / math.sqrt(2 * layers) if narrow else 0.02)
+            spread = EMBEDDING_STD if isinstance(part, nn.Embedding) else 0.02
+            nn.init.normal_(part.weight, std=spread / math.sqrt(2 * layers) if narrow else spread)
             if isinstance(part, nn.Linear) and part.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
                 nn.init.zeros_(part.bias)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musicrl.musiclm.layers import Block, initialise, rotary
+from musicrl.musiclm.layers import EMBEDDING_STD, Block, initialise, rotary
 
 ABSENT = -1
 """MuLan token of a level that is left out; a row of nothing else is the unconditional case."""
@@ -41,10 +41,10 @@ class Shape:
     num_codebooks: int = 4
     codebook_size: int = 1024
     width: int = 384
-    layers: int = 7
+    layers: int = 5
     heads: int = 6
     depth_width: int = 192
-    depth_layers: int = 3
+    depth_layers: int = 2
     depth_heads: int = 3
     condition_levels: int = 12
     condition_size: int = 1024
@@ -72,7 +72,8 @@ class Condition(nn.Module):
         """
         super().__init__()
         self.register_buffer("codebooks", torch.randn(levels, size, embedding) / embedding**0.5)
-        self.null = nn.Parameter(torch.zeros(embedding))
+        # Unit entries, as those of an embedding; at 0 the stream would start as nothing.
+        self.null = nn.Parameter(torch.randn(embedding))
         self.fc_in = nn.Linear(embedding, width)
         self.fc_out = nn.Linear(width, width)
 
@@ -90,16 +91,14 @@ class Condition(nn.Module):
 class Trunk(nn.Module):
     """Temporal transformer: one state a frame. Policy, value network and preference reward all start from it."""
 
-    def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
-        """Make a trunk with random weights; `dropout` acts in training, see `Block`."""
+    def __init__(self, shape: Shape) -> None:
+        """Make a trunk with random weights."""
         super().__init__()
         self.shape = shape
         self.embed = nn.Embedding(shape.num_codebooks * shape.codebook_size, shape.width)
-        self.start = nn.Parameter(torch.zeros(shape.width))
+        self.start = nn.Parameter(torch.randn(shape.width) * EMBEDDING_STD)
         self.condition = Condition(shape.condition_levels, shape.condition_size, shape.condition_width, shape.width)
-        self.blocks = nn.ModuleList(
-            Block(shape.width, shape.heads, causal=True, dropout=dropout) for _ in range(shape.layers)
-        )
+        self.blocks = nn.ModuleList(Block(shape.width, shape.heads, causal=True) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.width, bias=False)
         initialise(self, shape.layers)
 
@@ -149,17 +148,15 @@ class Trunk(nn.Module):
 class Depth(nn.Module):
     """Depth transformer over the K codes of one frame, given the temporal state before it."""
 
-    def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
-        """Make a depth transformer with random weights; `dropout` acts in training, see `Block`."""
+    def __init__(self, shape: Shape) -> None:
+        """Make a depth transformer with random weights."""
         super().__init__()
         self.shape = shape
         width = shape.depth_width
         self.project = nn.Linear(shape.width, width, bias=False)
-        self.position = nn.Parameter(torch.zeros(shape.num_codebooks, width))
+        self.position = nn.Parameter(torch.randn(shape.num_codebooks, width) * EMBEDDING_STD)
         self.embed = nn.Embedding(max(shape.num_codebooks - 1, 1) * shape.codebook_size, width)
-        self.blocks = nn.ModuleList(
-            Block(width, shape.depth_heads, causal=True, dropout=dropout) for _ in range(shape.depth_layers)
-        )
+        self.blocks = nn.ModuleList(Block(width, shape.depth_heads, causal=True) for _ in range(shape.depth_layers))
         self.norm = nn.LayerNorm(width, bias=False)
         initialise(self, shape.depth_layers)
         self.heads = nn.Parameter(torch.randn(shape.num_codebooks, width, shape.codebook_size) * 0.02)
@@ -180,12 +177,12 @@ class Depth(nn.Module):
 class MusicLM(nn.Module):
     """Hierarchical token model of music, conditioned on MuLan tokens."""
 
-    def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
-        """Make a model with random weights; `dropout` acts in training, see `Block`."""
+    def __init__(self, shape: Shape) -> None:
+        """Make a model with random weights."""
         super().__init__()
         self.shape = shape
-        self.trunk = Trunk(shape, dropout)
-        self.depth = Depth(shape, dropout)
+        self.trunk = Trunk(shape)
+        self.depth = Depth(shape)
 
     def forward(self, codes: Tensor, condition: Tensor) -> Tensor:
         """Return logits [B, K, T, V] of codes [B, K, T] under teacher forcing.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,8 @@ from musicrl.devices import autocast
 from musicrl.fitting import card, fit
 from musicrl.musiclm import layout, tokens
 from musicrl.musiclm.average import Averaged
+from musicrl.musiclm.io import checksums
+from musicrl.musiclm.layers import EMBEDDING_STD
 from musicrl.musiclm.model import ABSENT, MusicLM, Shape
 from musicrl.musiclm.tokens import Codes, Conditions
 from musicrl.runs import open_run
@@ -40,13 +42,14 @@ def train(config: MusicLMConfig, corpus_path: Path, run_path: Path, resume: bool
     """
     data, held_out = tokens.codes(corpus_path, "train"), tokens.codes(corpus_path, "validation")
     said, held_out_said = tokens.conditions(corpus_path, "train"), tokens.conditions(corpus_path, "validation")
-    mulan_config, mulan_tensors = weights.read("mulan")
+    mulan_tensors = weights.read("mulan")[1]
+    levels = (config.num_codebooks - layout.SEMANTIC) // 2
     torch.manual_seed(config.seed)
-    model = MusicLM(shape_of(config, mulan_tensors["codebooks"]), config.dropout)
+    model = MusicLM(shape_of(config, mulan_tensors["codebooks"]))
     model.trunk.condition.codebooks.copy_(mulan_tensors["codebooks"])
+    start_from(model, code_vectors(levels))
     student = Averaged(model)
     longest = model.shape.max_frames
-    levels = (config.num_codebooks - layout.SEMANTIC) // 2
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, Mapping[str, float]]:
         student.update(step)
@@ -55,16 +58,15 @@ def train(config: MusicLMConfig, corpus_path: Path, run_path: Path, resume: bool
         condition = conditions(said, clips, generator)
         share = config.frame_share if step < config.full_after * config.steps else 1.0
         keep = (torch.rand(codes.shape, generator=generator) >= config.code_dropout).float()
-        # Dropout layers draw from torch's own generator; seeded here, a resumed run repeats them.
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         with autocast(codes.device):
             each = nats(model, codes, condition, share, generator, keep)
         figures = {f"nats_{k}": float(value) for k, value in enumerate(each.detach())}
         if (step + 1) % config.validate_every == 0:
-            figures |= validate(student.average.eval(), held_out, held_out_said, levels)
+            figures |= validate(student.average, held_out, held_out_said, levels)
         return each.mean(), figures
 
-    with open_run(run_path, "musiclm", config, resume=resume) as run:
+    trained_on = checksums("codec", "semantic", "mulan")
+    with open_run(run_path, "musiclm", config, resume=resume, inputs=trained_on) as run:
         spent = fit(
             run,
             student,
@@ -77,7 +79,7 @@ def train(config: MusicLMConfig, corpus_path: Path, run_path: Path, resume: bool
             description="musiclm",
         )
     # What ships is bf16; the figures are measured on exactly that.
-    best = student.average.eval().bfloat16().float()
+    best = student.average.bfloat16().float()
     best.trunk.condition.codebooks.copy_(mulan_tensors["codebooks"])
     figures: dict[str, object] = {
         "steps skipped": int(spent["skipped"]),
@@ -95,7 +97,7 @@ def train(config: MusicLMConfig, corpus_path: Path, run_path: Path, resume: bool
         seconds=spent["seconds"],
         figures=figures,
     )
-    musiclm.save(best, run_path / "model", text, mulan=mulan_config["sha256"])
+    musiclm.save(best, run_path / "model", text, trained_on=trained_on)
     return figures
 
 
@@ -115,6 +117,30 @@ def shape_of(config: MusicLMConfig, mulan_codebooks: Tensor) -> Shape:
         condition_width=width,
         max_frames=int(config.seconds * layout.FRAME_RATE),
     )
+
+
+def code_vectors(levels: int) -> list[Tensor]:
+    """Return what each codebook's codes stand for, K tensors [V, d]: semantic centroids, then codec code vectors."""
+    centroids = weights.read("semantic")[1]["centroids"]
+    codec = weights.read("codec")[1]["quantizer.codebooks"]
+    return [*centroids, *codec[:levels], *codec[:levels]]
+
+
+@torch.no_grad()
+def start_from(model: MusicLM, vectors: Sequence[Tensor]) -> None:
+    """Start embeddings and output vectors as random projections of `code_vectors`.
+
+    Codes that sound alike then start alike, which is most of what a short training would spend its first steps on.
+    """
+
+    def project(vectors: Sequence[Tensor], width: int, spread: float) -> Tensor:
+        standard = [(v - v.mean(0)) / (v - v.mean(0)).std() for v in vectors]
+        return torch.cat([v @ torch.randn(v.shape[1], width) * (spread / v.shape[1] ** 0.5) for v in standard])
+
+    trunk, depth, narrow = model.trunk, model.depth, model.shape.depth_width
+    trunk.embed.weight.copy_(project(vectors, model.shape.width, EMBEDDING_STD))
+    depth.embed.weight.copy_(project(vectors[:-1], narrow, EMBEDDING_STD))
+    depth.heads.copy_(torch.stack([project([v], narrow, 0.02).T for v in vectors]))
 
 
 def nats(

@@ -70,7 +70,7 @@ def load(
         network.to(device),
         TextCondition(mulan.load()),
         decoder,
-        mulan=weights.read("mulan")[0]["sha256"],
+        trained_on=config.get("trained_on") or weights.read("musiclm")[0]["trained_on"],
         base=base,
         start=start,
         rank=rank,

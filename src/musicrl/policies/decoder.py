@@ -27,4 +27,4 @@ class Decoder:
     def __call__(self, codes: Tensor) -> Tensor:
         """Return audio [B, N] float32 of codes [B, K, T], N = T · 960 at 24 kHz."""
         semantic, acoustic = layout.split(codes)
-        return self.codec.decode(self.fine.fill(semantic, acoustic))
+        return self.codec.synthesize(self.fine.fill(semantic, acoustic))

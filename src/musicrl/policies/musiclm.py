@@ -32,7 +32,7 @@ class MusicLMPolicy:
         condition: Callable[[Sequence[str]], Tensor],
         decoder: Callable[[Tensor], Tensor],
         *,
-        mulan: str,
+        trained_on: Mapping[str, str],
         base: str | None = None,
         start: Mapping[str, Tensor] | None = None,
         rank: int | None = 16,
@@ -45,7 +45,7 @@ class MusicLMPolicy:
             model: where to start from; it is changed in place.
             condition: from B prompts to MuLan tokens [B, R].
             decoder: from codes [B, K, T] to audio [B, N].
-            mulan: SHA-256 of the MuLan weights behind `condition`.
+            trained_on: checksums of the parts whose tokens `model` was trained on; `save` keeps them.
             base: SHA-256 of the base weights, if `model` is the base or the base with `start` merged into it; `save`
                 then writes an adapter. None lets it write all weights.
             start: `lora.scaled` adapter that was merged into `model`.
@@ -61,7 +61,7 @@ class MusicLMPolicy:
         self.device = model.trunk.start.device
         self.max_frames = model.shape.max_frames
         self._condition, self._decoder = condition, decoder
-        self._base, self._mulan, self._start = base, mulan, dict(start or {})
+        self._base, self._trained_on, self._start = base, trained_on, dict(start or {})
         self._rank, self._dtype = rank, dtype
         self._frozen = copy.deepcopy(model).eval().requires_grad_(False) if rank is None else None
         self._model = model.eval().requires_grad_(True)
@@ -171,7 +171,7 @@ class MusicLMPolicy:
         whole = copy.deepcopy(self._model)
         lora.remove(whole)
         lora.merge(whole, adapter)
-        musiclm.save(whole, path, card, mulan=self._mulan)
+        musiclm.save(whole, path, card, trained_on=self._trained_on)
 
     def _sample(
         self,

@@ -238,7 +238,8 @@ def train(
     agreed = comparisons.agreement(votes)
     bound = comparisons.ceiling(agreed[0]) if agreed is not None else None
     head = Head(backbone.width).to(backbone.device)
-    with runs.open_run(run_path, "preference", config, resume=resume) as run:
+    started_from = {config.base: backbone.base_sha256}
+    with runs.open_run(run_path, "preference", config, resume=resume, inputs=started_from) as run:
         fitted = fit(_task(backbone, head, config, training, validation, bound), config, run)
     counts = kinds.count(vote.kind for vote in votes)
     about = {
