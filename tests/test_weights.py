@@ -140,3 +140,21 @@ def test_embedded_weights_that_are_there_verify() -> None:
         _, tensors = weights.read(part)
         assert tensors
         assert (weights.embedded(part) / "README.md").read_text(encoding="utf-8").strip(), f"{part} has no model card"
+
+
+def test_what_cannot_be_built_from_a_configuration_is_a_sentence(tmp_path: Path) -> None:
+    weights.write(tmp_path / "m", {"width": 4}, model(1.0), "")
+    config, tensors = weights.read(tmp_path / "m")
+    with pytest.raises(UserError, match=r"no toy can be built from weights .*depth"), weights.building("toy", tmp_path):
+        _ = (config["width"], config["depth"])
+    with pytest.raises(UserError, match="no toy"), weights.building("toy", tmp_path):
+        torch.nn.Linear(3, 3).load_state_dict(tensors)
+    # What is already a sentence stays as it is.
+    with pytest.raises(UserError, match=r"^mine$"), weights.building("toy", tmp_path):
+        raise UserError("mine")
+
+
+def test_shipped_weights_stay_below_80_mb() -> None:
+    sizes = {path.parent.name: path.stat().st_size for path in weights.embedded(".").glob("*/model.safetensors")}
+    assert sizes
+    assert sum(sizes.values()) < 80e6, sizes

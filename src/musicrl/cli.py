@@ -17,7 +17,10 @@ from typer.core import TyperGroup
 from musicrl import __version__
 from musicrl.errors import UserError
 
-_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+_REFUSED = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+)
 """Errors of the file system that a user can mend."""
 
 
@@ -135,14 +138,20 @@ def generate(
     n: Annotated[int, typer.Option("-n", help="Clips.")] = 1,
     seconds: Annotated[float, typer.Option(help="Length of a clip, at most 60.")] = 10.0,
     model: Annotated[str, typer.Option(help="base, r, u, ru, or the folder of a policy.")] = "base",
-    seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same clips.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed, 0 to 2,147,483,647; the same seed gives the same clips.")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the WAV files.")] = Path("out"),
 ) -> None:
     """Make clips of a prompt and write them as WAV files."""
     from musicrl.policies import generate
 
-    for path in generate.write(prompt, n=n, seconds=seconds, model=model, seed=seed, folder=out):
+    written = generate.write(prompt, n=n, seconds=seconds, model=model, seed=seed, folder=out)
+    for path in written.paths:
         print(path)
+    print(
+        f"{written.audio_seconds:g} s of audio in {written.wall_seconds:.1f} s, {written.loading_seconds:.1f} s more to"
+        f" load the model; peak memory {written.peak_rss_mb:.0f} MB",
+        file=sys.stderr,
+    )
 
 
 @app.command()

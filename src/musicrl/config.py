@@ -7,7 +7,7 @@ out: type checkers take a positional default for a required field.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -35,11 +35,15 @@ __all__ = [
 ]
 
 
+LARGEST_SEED = 2**31 - 1
+"""Generators take 64 bits, and some seeds are multiplied to keep the streams of steps apart."""
+
+
 class CorpusConfig(Stage):
     """`musicrl corpus build`: tunes, arranged, rendered and captioned."""
 
     clips: int = Field(default=4800, gt=0, description="Clips of 10.24 s to render; rejected ones leave a gap.")
-    seed: int = Field(default=0, ge=0, description="Seed; the same seed gives the same corpus.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed; the same seed gives the same corpus.")
     workers: int = Field(default=0, ge=0, description="Processes that render; 0 is one a core.")
     soundfonts: tuple[str, ...] = Field(
         default=("FluidR3_GM.sf2", "TimGM6mb.sf2"),
@@ -64,7 +68,7 @@ class CodecConfig(Stage):
     output_blocks: int = Field(default=4, gt=0, description="ConvNeXt blocks before the spectrum head, 100 Hz.")
     latent_dim: int = Field(default=64, gt=0, description="Dimension that is quantized.")
     codebook_size: int = Field(default=1024, gt=1, description="Entries of each of the 12 codebooks.")
-    seed: int = Field(default=0, ge=0, description="Seed of weights and crops.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of weights and crops.")
     checkpoint_minutes: float = Field(default=4.0, gt=0, description="Time between checkpoints, minutes.")
 
 
@@ -81,7 +85,7 @@ class SemanticConfig(Stage):
     noise: float = Field(default=0.4, ge=0, description="Standard deviation of the noise on the outputs in training.")
     codebook_size: int = Field(default=1024, gt=1, description="Centroids of each output.")
     kmeans_frames: int = Field(default=120_000, gt=0, description="Frames the centroids are fitted to.")
-    seed: int = Field(default=0, ge=0, description="Seed of weights, crops and centroids.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of weights, crops and centroids.")
     checkpoint_minutes: float = Field(default=4.0, gt=0, description="Time between checkpoints, minutes.")
 
 
@@ -102,7 +106,7 @@ class MulanConfig(Stage):
     dim: int = Field(default=128, gt=0, description="Width of an embedding.")
     levels: int = Field(default=12, gt=0, description="Conditioning tokens of an embedding.")
     codebook_size: int = Field(default=1024, gt=1, description="Codes a level.")
-    seed: int = Field(default=0, ge=0, description="Seed of weights, batches and codebooks.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of weights, batches and codebooks.")
     checkpoint_minutes: float = Field(default=4.0, gt=0, description="Time between checkpoints, minutes.")
 
 
@@ -114,7 +118,7 @@ class TaggerConfig(Stage):
     learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate of AdamW.")
     width: int = Field(default=160, gt=0, description="Channels of the classifier.")
     dilations: tuple[int, ...] = Field(default=(1, 2, 4, 8, 16), description="Dilation of each of its blocks.")
-    seed: int = Field(default=1, ge=0, description="Seed of weights and crops; not MuLan's.")
+    seed: int = Field(default=1, ge=0, le=LARGEST_SEED, description="Seed of weights and crops; not MuLan's.")
     checkpoint_minutes: float = Field(default=4.0, gt=0, description="Time between checkpoints, minutes.")
 
 
@@ -145,7 +149,7 @@ class MusicLMConfig(Stage):
     depth_layers: int = Field(default=2, gt=0, description="Blocks of the depth transformer.")
     depth_heads: int = Field(default=3, gt=0, description="Attention heads of the depth transformer.")
     validate_every: int = Field(default=200, gt=0, description="Steps between measurements on held-out clips.")
-    seed: int = Field(default=0, ge=0, description="Seed of weights and crops.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of weights and crops.")
     checkpoint_minutes: float = Field(default=4.0, gt=0, description="Time between checkpoints, minutes.")
 
 
@@ -161,7 +165,7 @@ class FineConfig(Stage):
     layers: int = Field(default=4, gt=0, description="Blocks of the transformer.")
     heads: int = Field(default=4, gt=0, description="Attention heads.")
     levels: Literal[1, 2] = Field(default=1, description="Codec levels that MusicLM gives.")
-    seed: int = Field(default=0, ge=0, description="Seed of weights and crops.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of weights and crops.")
     checkpoint_minutes: float = Field(default=4.0, gt=0, description="Time between checkpoints, minutes.")
 
 
@@ -180,7 +184,7 @@ class QualityConfig(Stage):
     patience: int = Field(
         default=8, gt=0, description="Evaluations without a better held-out loss before training stops."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of weights, split and batches.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of weights, split and batches.")
     checkpoint_minutes: float = Field(default=5.0, gt=0, description="Time between checkpoints, minutes.")
 
 
@@ -205,7 +209,7 @@ class PreferenceConfig(Stage):
     patience: int = Field(
         default=6, gt=0, description="Evaluations without a better held-out loss before training stops."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of weights, split and batches.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of weights, split and batches.")
     checkpoint_minutes: float = Field(default=5.0, gt=0, description="Time between checkpoints, minutes.")
 
 
@@ -239,14 +243,14 @@ class FinetuneConfig(Stage):
         default=(1.0, 1.0, 0.25, 0.25),
         description="Weight of each codebook in the policy gradient; none for equal weights.",
     )
-    steps: int = Field(default=200, gt=0, description="Policy updates.")
+    steps: int = Field(default=80, gt=0, description="Policy updates.")
     prompts_per_step: int = Field(default=8, gt=0, description="Prompts sampled a step.")
     group_size: int = Field(default=8, gt=0, description="Samples per prompt (G).")
     seconds: float = Field(default=5.0, gt=0, description="Length of a sample, seconds.")
     temperature: float = Field(
         default=0.99, gt=0, description="Sampling temperature; scores are taken at the same one."
     )
-    learning_rate: float = Field(default=3e-4, gt=0, description="Learning rate of AdamW.")
+    learning_rate: float = Field(default=5e-4, gt=0, description="Learning rate of AdamW.")
     value_learning_rate: float = Field(
         default=1e-4, gt=0, description="Learning rate of the value network (reinforce)."
     )
@@ -258,7 +262,7 @@ class FinetuneConfig(Stage):
     device_batch_size: int = Field(
         default=16, gt=0, description="Clips in memory at once; changes speed, not the result."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of prompts and samples.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of prompts and samples.")
     checkpoint_minutes: float = Field(default=5.0, gt=0, description="Time between checkpoints, minutes.")
 
     @model_validator(mode="after")
@@ -285,7 +289,7 @@ class EvaluateConfig(Stage):
     seconds: float = Field(default=5.0, gt=0, description="Length of a clip, seconds.")
     temperature: float = Field(default=0.99, gt=0, description="Sampling temperature.")
     examples: int = Field(default=6, ge=0, description="Prompts whose clips stand in the report.")
-    seed: int = Field(default=1, ge=0, description="Seed of prompts, samples and raters.")
+    seed: int = Field(default=1, ge=0, le=LARGEST_SEED, description="Seed of prompts, samples and raters.")
 
     @model_validator(mode="after")
     def _enough_raters(self) -> EvaluateConfig:
@@ -311,7 +315,7 @@ class CollectConfig(Stage):
         default=64, ge=0, description="Prompts whose first clip is rated for quality, once as it is and once degraded."
     )
     ratings_per_clip: int = Field(default=3, gt=0, description="Quality ratings of each rated clip.")
-    seed: int = Field(default=0, ge=0, description="Seed of prompts, samples and users.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of prompts, samples and users.")
 
     @model_validator(mode="after")
     def _enough_users(self) -> CollectConfig:
@@ -323,18 +327,29 @@ class CollectConfig(Stage):
         return self
 
 
+_SHORT: dict[str, Any] = {"group_size": 4, "learning_rate": 1e-3}
+"""Few and large steps of half as many clips, for a circle of ten minutes."""
+
+
 class QuickstartConfig(Stage):
     """`musicrl quickstart`: the whole circle. The defaults are small; recipes/alignment.toml is the same, longer."""
 
-    collect: CollectConfig = Field(default=CollectConfig(), description="Pairs, votes and ratings.")
-    quality: QualityConfig = Field(default=QualityConfig(steps=200), description="Quality model.")
-    preference: PreferenceConfig = Field(default=PreferenceConfig(steps=120), description="Preference model.")
-    r: FinetuneConfig = Field(default=FinetuneConfig(steps=30), description="MusicRL-R, from base.")
+    collect: CollectConfig = Field(
+        default=CollectConfig(prompts=80, votes_per_pair=2, rated_prompts=80), description="Pairs, votes and ratings."
+    )
+    quality: QualityConfig = Field(default=QualityConfig(steps=100), description="Quality model.")
+    preference: PreferenceConfig = Field(
+        default=PreferenceConfig(steps=60, batch_size=16), description="Preference model."
+    )
+    r: FinetuneConfig = Field(
+        default=FinetuneConfig(rewards={"text_adherence": 2.0, "quality": 1.0}, steps=18, **_SHORT),
+        description="MusicRL-R, from base.",
+    )
     u: FinetuneConfig = Field(
-        default=FinetuneConfig(rewards={"preference": 1.0}, steps=30), description="MusicRL-U, from base."
+        default=FinetuneConfig(rewards={"preference": 1.0}, steps=20, **_SHORT), description="MusicRL-U, from base."
     )
     ru: FinetuneConfig = Field(
-        default=FinetuneConfig(rewards={"preference": 1.0}, steps=15),
+        default=FinetuneConfig(rewards={"preference": 1.0}, steps=10, **_SHORT),
         description="MusicRL-RU, from R, KL measured to R.",
     )
     evaluate: EvaluateConfig = Field(default=EvaluateConfig(prompts=48), description="Side-by-side comparison.")

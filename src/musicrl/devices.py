@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
@@ -39,3 +41,10 @@ def set_threads() -> None:
     """Use every core this process may run on, no more (containers report the host's cores)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     torch.set_num_threads(max(1, cores))
+
+
+def peak_rss_mb() -> float:
+    """Return the most memory this process has held, MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, Linux kibibytes.
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

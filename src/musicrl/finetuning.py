@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from musicrl import __version__, devices, policies, weights
+from musicrl import __version__, devices, files, policies, weights
 from musicrl.config import FinetuneConfig, to_toml
 from musicrl.corpus import prompts
 from musicrl.errors import UserError
@@ -24,6 +24,9 @@ from musicrl.rl.calibrate import calibrate
 from musicrl.rl.loop import Outcome
 from musicrl.rl.loop import finetune as run_loop
 from musicrl.runs import open_run
+
+Scales = dict[str, tuple[float, float]]
+"""Mean and deviation that standardise each reward, by name."""
 
 _LAST = 10
 """Steps whose mean the card gives as the end of the run."""
@@ -74,17 +77,26 @@ def finetune(config: FinetuneConfig, path: Path, *, resume: bool) -> tuple[Path,
     texts = [prompt.text for prompt in prompts.load("train")]
     with open_run(path, "finetune", config, resume=resume, inputs=_inputs(config)) as run:
         policy = policies.load(config.policy, rank=None if config.full else config.lora_rank)
-        scales = calibrate(policy, rewards, texts, config)
+        scales = _scales(path / "scales.json", lambda: calibrate(policy, rewards, texts, config))
         outcome = run_loop(policy, WeightedSum(rewards, config.rewards, scales), texts, config, run)
         policy.save(path / "policy", _card(config, texts, scales, outcome, policy, _end(path)))
     return path / "policy", outcome
 
 
+def _scales(path: Path, measure: Callable[[], Scales]) -> Scales:
+    """Return what is in the file, measuring and writing it first if it is not there: a resumed run keeps its scales."""
+    if not path.exists():
+        files.write_atomic(path, json.dumps(measure()).encode())
+    stored = json.loads(path.read_bytes())
+    return {name: (mean, deviation) for name, (mean, deviation) in stored.items()}
+
+
 def _inputs(config: FinetuneConfig) -> dict[str, str]:
-    """Return the checksums of the policy to start from and of the rewards' weights."""
-    files = {"text_adherence": "mulan", "quality": config.quality, "preference": config.preference}
-    rewards = {name: weights.read(files[name])[0]["sha256"] for name in config.rewards if name in files}
-    return {"policy": policies.checkpoint_sha256(config.policy), **rewards}
+    """Return the checksums of the policy to start from, of what decodes its codes, and of the rewards' weights."""
+    used = {"text_adherence": "mulan", "quality": config.quality, "preference": config.preference}
+    parts = {name: part for name, part in used.items() if name in config.rewards} | {"codec": "codec", "fine": "fine"}
+    sums = {name: weights.read(part)[0]["sha256"] for name, part in parts.items()}
+    return {"policy": policies.checkpoint_sha256(config.policy), **sums}
 
 
 def _imported(name: str) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""The training loop of the small networks (semantic encoder, MuLan, tagger) and the card of what it made."""
+"""The training loop of every part but the codec, and the card of what it made."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from musicrl import __version__
 from musicrl.config import Stage, to_toml
 from musicrl.runs import Run, interruptible, pack, progress, unpack
+from musicrl.training_state import under
 
 Loss = Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, float]]]
 """From a step and its generator to the loss and the figures to log."""
@@ -60,8 +61,7 @@ def fit(
     first, counts = 0, {"skipped": 0.0, "seconds": 0.0}
     checkpoint = run.latest()
     if checkpoint is not None:
-        weights = {k.removeprefix("module."): v for k, v in checkpoint.tensors.items() if k.startswith("module.")}
-        module.load_state_dict(weights)
+        module.load_state_dict(under("module.", checkpoint.tensors))
         unpack(checkpoint.tensors, checkpoint.state, optimizer=optimizer)
         first, counts = checkpoint.step, dict(checkpoint.state["counts"])
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from musicrl.evaluation.report import read_metrics
 from musicrl.feedback.store import PreferenceStore
 from musicrl.finetuning import finetune, load_reward
 from musicrl.rewards import preference, quality
+from musicrl.runs import LOCK, lock
 
 MODELS = ("r", "u", "ru")
 
@@ -28,7 +30,7 @@ MODELS = ("r", "u", "ru")
 SETTINGS = "circle.toml"
 """Marks a folder as one of ours."""
 
-MADE = (SETTINGS, "stages.json", "results.json", "report.html", "judgements.jsonl", "audio", "store")
+MADE = ("stages.json", "results.json", "report.html", "judgements.jsonl", "audio", "store")
 """What a circle makes besides its runs; `--fresh` deletes these and nothing else."""
 
 
@@ -70,7 +72,7 @@ class Circle:
             raise UserError(str(error).replace("run again with --resume", "run the same command again")) from error
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 1)
-            self.peak_rss_mb = max(self.peak_rss_mb, evaluation.peak_rss_mb())
+            self.peak_rss_mb = max(self.peak_rss_mb, devices.peak_rss_mb())
             done = {"seconds": self.seconds, "facts": self.facts, "peak_rss_mb": self.peak_rss_mb}
             files.write_atomic(self.folder / "stages.json", json.dumps(done, indent=2).encode())
         self.say(f"{name}: {self.seconds[name]:.0f} s")
@@ -96,25 +98,27 @@ def quickstart(config: QuickstartConfig, folder: Path, *, fresh: bool, say: Call
             pressed (finished stages and checkpoints are kept).
     """
     devices.set_threads()
-    circle = _open(config, folder.resolve(), fresh, say)
-    circle.stage("pairs and votes", lambda: _collect(circle))
-    circle.stage("quality model", lambda: _train_quality(circle))
-    circle.stage("preference model", lambda: _train_preference(circle))
-    for name, settings in _finetunings(circle).items():
-        circle.stage(f"finetune {name.upper()}", lambda n=name, s=settings: _finetune(circle, n, s))
-    circle.stage("side by side", lambda: _compare(circle))
+    folder = folder.resolve()
+    _check(config, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with closing(lock(folder)):
+        circle = _open(config, folder, fresh, say)
+        circle.stage("pairs and votes", lambda: _collect(circle))
+        circle.stage("quality model", lambda: _train_quality(circle))
+        circle.stage("preference model", lambda: _train_preference(circle))
+        for name, settings in _finetunings(circle).items():
+            circle.stage(f"finetune {name.upper()}", lambda n=name, s=settings: _finetune(circle, n, s))
+        circle.stage("side by side", lambda: _compare(circle))
     return json.loads((circle.folder / "results.json").read_text(encoding="utf-8"))
 
 
 def _open(config: QuickstartConfig, folder: Path, fresh: bool, say: Callable[[str], None]) -> Circle:
-    _check(config)
     settings = folder / SETTINGS
     if fresh and settings.exists():
-        for name in (*MADE, "quality", "preference", *MODELS):
+        # The settings go last: they are what marks the folder as ours, should this be interrupted.
+        for name in (*MADE, "quality", "preference", *MODELS, SETTINGS):
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if folder.exists() and any(folder.iterdir()) and not settings.exists():
-        raise UserError(f"{folder} holds something that is no circle; give another folder with --out")
     circle = Circle(config, folder, say)
     if settings.exists():
         if load(QuickstartConfig, settings) != config:
@@ -128,13 +132,15 @@ def _open(config: QuickstartConfig, folder: Path, fresh: bool, say: Callable[[st
         if not (folder / "results.json").exists():
             circle.facts.pop("side by side", None)
     else:
-        folder.mkdir(parents=True, exist_ok=True)
         files.write_atomic(settings, to_toml(config).encode())
     return circle
 
 
-def _check(config: QuickstartConfig) -> None:
-    """Refuse settings that the circle would silently replace with its own paths."""
+def _check(config: QuickstartConfig, folder: Path) -> None:
+    """Refuse settings that the circle would silently replace with its own paths, and a folder of something else."""
+    holds = {path.name for path in folder.iterdir()} - {LOCK} if folder.is_dir() else set[str]()
+    if holds and SETTINGS not in holds:
+        raise UserError(f"{folder} holds something that is no circle; give another folder with --out")
     own = {"r": ("quality", "preference"), "u": ("quality", "preference"), "ru": ("policy", "quality", "preference")}
     for stage, keys in {**own, "evaluate": ("models",)}.items():
         settings = getattr(config, stage)
@@ -201,8 +207,10 @@ def _compare(circle: Circle) -> dict[str, Any]:
         stages={**circle.seconds, "side by side": round(before + time.monotonic() - start, 1)},
         runs={name: read_metrics(circle.folder / name) for name in MODELS},
         extra={
-            "peak_rss_mb": max(circle.peak_rss_mb, evaluation.peak_rss_mb()),
+            "peak_rss_mb": max(circle.peak_rss_mb, devices.peak_rss_mb()),
+            "settings": circle.config.model_dump(mode="json"),
             "collected": circle.facts["pairs and votes"],
+            "finetunings": {name.upper(): circle.facts[f"finetune {name.upper()}"] for name in MODELS},
             "reward_models": {name: circle.facts[f"{name} model"] for name in ("quality", "preference")},
         },
     )

@@ -1,7 +1,7 @@
 """Run folders: resolved settings, metrics, and checkpoints that survive a kill at any moment.
 
     run/config.toml          settings the run was started with
-    run/run.json             stage, version, and checksums of the weights it was started from
+    run/run.json             stage, version, and checksums of what it was started from
     run/metrics.jsonl        one row a step
     run/checkpoints/000007-step-1200/{tensors.safetensors, state.json, manifest.json}
 
@@ -37,6 +37,7 @@ from musicrl.training_state import finite, pack, unpack
 __all__ = ["Checkpoint", "Run", "finite", "interruptible", "open_run", "pack", "progress", "unpack"]
 
 KEEP = 2
+LOCK = ".lock"
 TENSORS = "tensors.safetensors"
 STATE = "state.json"
 MANIFEST = "manifest.json"
@@ -204,8 +205,8 @@ class Run:
             was = from_weights.get(name, "none")
             if was != digest:
                 raise UserError(
-                    f"{self.path} was started from other weights of {name} ({was[:12]}, now they are {digest[:12]});"
-                    " restore those or give another folder"
+                    f"{self.path} was started from another {name} ({was[:12]}, now it is {digest[:12]});"
+                    " restore that or give another folder"
                 )
         before = load(type(config), self.path / "config.toml")
         for key, now in config.model_dump().items():
@@ -224,6 +225,21 @@ class Run:
         return UserError(f"{reason} while {doing} in {self.path}; nothing lost: {kept}; {mend}")
 
 
+def lock(path: Path) -> IO[str]:
+    """Lock a folder against other processes until the returned file is closed.
+
+    Raises:
+        UserError: another process has it.
+    """
+    file = (path / LOCK).open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"{path} is in use by another process; wait for it or give another folder") from None
+    return file
+
+
 def open_run(path: Path, stage: str, config: Stage, *, resume: bool, inputs: Mapping[str, str] | None = None) -> Run:
     """Open a run folder, making it if needed, and lock it; use it as a context manager or close it.
 
@@ -235,21 +251,15 @@ def open_run(path: Path, stage: str, config: Stage, *, resume: bool, inputs: Map
         stage: name of the stage, such as "codec".
         config: resolved settings; saved as config.toml.
         resume: continue a run that is there; without it such a run is an error.
-        inputs: SHA-256 of the weights the run starts from, by name; a run is not resumed on others.
+        inputs: SHA-256 of the weights and data the run starts from, by name; it is not resumed on others.
 
     Raises:
         UserError: another process has the run open, a run is there and `resume` is False, or it was started with other
-            settings, from other weights or for another stage.
+            settings, from other inputs or for another stage.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / ".lock").open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise UserError(f"{path} is in use by another process; wait for it or give another folder") from None
-        run = Run(path, lock)
+        run = Run(path, lock(path))
         try:
             run._prepare(stage, config, resume, inputs or {})  # pyright: ignore[reportPrivateUsage]
         except BaseException:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +78,18 @@ def test_write_refuses_what_it_cannot_keep(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write"):
         io.write(tmp_path / "file" / "a.wav", torch.zeros(10), 24_000)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_disk_that_fills_up_while_writing_is_a_sentence(tmp_path: Path, suffix: str) -> None:
+    # A limit on the size of files fails as a full disk does: half way, in the middle of a write.
+    program = (
+        "import resource, torch\nfrom musicrl.audio import io\nfrom musicrl.errors import UserError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        f"try:\n    io.write({str(tmp_path / ('a.' + suffix))!r}, torch.rand(48_000) - 0.5, 24_000)\n"
+        "except UserError as error:\n    print('said:', error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert "said: cannot write" in done.stdout
+    assert done.stderr == ""
+    assert not list(tmp_path.iterdir())

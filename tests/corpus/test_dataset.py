@@ -50,7 +50,7 @@ def test_reads_any_rate_as_24_khz_mono(own: Path):
         assert peak == pytest.approx(440, abs=2)
         assert np.abs(audio).max() == pytest.approx(0.5, abs=0.03)
     assert corpus.notes(0) is None
-    assert corpus.caption(1, np.random.default_rng(0)) == "two"
+    assert corpus.seconds(1) == pytest.approx(1, abs=0.01)
     assert corpus.rows("test")[0].file_name == "c.ogg"
 
 

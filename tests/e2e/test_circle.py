@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 TINY = (
     "collect.prompts=8 collect.clips_per_prompt=2 collect.seconds=2 collect.rated_prompts=8 collect.users=5 "
     "collect.votes_per_pair=3 quality.steps=4 quality.validation=0.4 quality.eval_every=2 "
@@ -49,6 +50,10 @@ def test_quickstart_writes_results_and_report(circle: Path) -> None:
         assert pair["rate"] == (pytest.approx(pair["win"] / decisive) if decisive else None)
     assert results["collected"] == {"clips": 16, "pairs": 8, "votes": 24, "ratings": 48}
     assert all(seconds > 0 for seconds in results["stages"].values())
+    assert results["finetunings"]["R"] == {"steps": 2, "skipped": 0, "stopped": "steps"}
+    assert results["settings"]["r"]["steps"] == 2
+    judgements = [json.loads(line) for line in (out / "judgements.jsonl").read_text().splitlines()]
+    assert {row["rater_kind"] for row in judgements} == {"simulated"}
     assert 0 < results["peak_rss_mb"] < 6000
     page = (out / "report.html").read_text()
     assert "Simulated listeners" in page
@@ -86,7 +91,7 @@ def test_the_circles_store_feeds_the_single_commands(circle: Path) -> None:
         "--out", circle / "preference", cwd=circle,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
-    recipe = Path(__file__).parents[2] / "recipes/u.toml"
+    recipe = RECIPES / "u.toml"
     small = ("steps=1", "prompts_per_step=2", "group_size=2", "seconds=2")
     model = circle / "preference/model"
     tuned = musicrl("finetune", recipe, *small, f"preference={model}", "--out", circle / "u", cwd=circle)
@@ -97,6 +102,9 @@ def test_the_circles_store_feeds_the_single_commands(circle: Path) -> None:
     )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr
     assert (circle / "evaluation/report.html").is_file()
+    again = musicrl("evaluate", f'models=["base", "{circle / "u/policy"}"]', "--out", circle / "evaluation", cwd=circle)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "already holds results" in again.stderr
 
 
 @pytest.mark.slow
@@ -119,7 +127,7 @@ def test_generate_is_the_same_for_a_seed_and_another_for_another(tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_in_a_finetuning_saves_and_resumes(tmp_path: Path) -> None:
-    recipe = Path(__file__).parents[2] / "recipes/r.toml"
+    recipe = RECIPES / "r.toml"
     small = ["rewards={text_adherence=1.0}", "prompts_per_step=2", "group_size=2", "seconds=1", "steps=400"]
     command = [sys.executable, "-m", "musicrl", "finetune", str(recipe), *small, "-o", "run"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
@@ -145,6 +153,10 @@ def test_ctrl_c_in_a_finetuning_saves_and_resumes(tmp_path: Path) -> None:
         ["generate", "a waltz", "--seconds", "0"],
         ["generate", "a waltz", "--seconds", "1000"],
         ["generate", "a waltz", "-n", "0"],
+        ["generate", "a waltz", "--seed", "99999999999999999999"],
+        ["quickstart", "r.seed=99999999999999999999"],
+        ["finetune", str(RECIPES / "u.toml"), "preference=codec"],
+        ["finetune", str(RECIPES / "r.toml"), "quality=codec"],
         ["generate", "a waltz", "--model", "no/such/model"],
         ["finetune", "no/such/recipe.toml"],
         ["quickstart", "r.stepz=1"],

@@ -204,7 +204,8 @@ def test_noise_and_silence_are_worse_than_music() -> None:
         mean = population.utility([USUAL, noise, silence], [0.5, 0.5, 0.5]).mean(axis=0)
         assert mean[0] > -0.5 and mean[1] < mean[0] - 2.5 and mean[2] < mean[0] - 2.5
         rng = np.random.default_rng(0)
-        rated = np.mean([population.rate_quality(i, [USUAL, noise, silence], rng) for i in range(50)], axis=0)
+        quality = population.quality([USUAL, noise, silence])
+        rated = np.mean([population.rate(i, quality[i], rng) for i in range(50)], axis=0)
         assert rated[0] > 3.5 and rated[1] < 2.5 and rated[2] < 2.5
 
 

@@ -75,7 +75,7 @@ def test_condition_is_the_sum_of_the_levels_that_are_there(model: MusicLM) -> No
 def test_hidden_state_after_a_frame_is_the_state_before_the_next(
     model: MusicLM, codes: Tensor, condition: Tensor
 ) -> None:
-    states, hidden = model.trunk.states(codes, condition), model.hidden(codes, condition)
+    states, hidden = model.trunk.states(codes, condition), model.trunk.hidden(codes, condition)
     assert states.shape == hidden.shape == (3, 11, 32)
     assert torch.allclose(hidden[:, :-1], states[:, 1:], atol=1e-5)
 

@@ -27,7 +27,8 @@ def test_each_prompt_is_embedded_once_and_in_its_place() -> None:
     tokens = TextCondition(cast("Any", mulan))
     assert tokens(["bb", "a", "bb"]).tolist() == [[2], [1], [2]]
     assert tokens(["ccc", "a"]).tolist() == [[3], [1]]
-    assert mulan.asked == [["a", "bb"], ["ccc"]]
+    # Each alone: the rounding of an embedding depends on what else is in its batch.
+    assert mulan.asked == [["a"], ["bb"], ["ccc"]]
 
 
 def test_a_full_store_is_emptied(monkeypatch: Any) -> None:
@@ -36,4 +37,4 @@ def test_a_full_store_is_emptied(monkeypatch: Any) -> None:
     tokens = TextCondition(cast("Any", mulan))
     tokens(["a", "bb"])
     assert tokens(["a", "ccc", "dddd"]).tolist() == [[1], [3], [4]]
-    assert mulan.asked[-1] == ["a", "ccc", "dddd"]
+    assert mulan.asked[-3:] == [["a"], ["ccc"], ["dddd"]]

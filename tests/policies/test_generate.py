@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from musicrl import policies
 from musicrl.audio import loudness
 from musicrl.errors import UserError
-from musicrl.policies.generate import generate
+from musicrl.policies.generate import generate, write
 from musicrl.policies.musiclm import MusicLMPolicy
 
 
@@ -56,6 +59,25 @@ def test_bad_prompts(policy: MusicLMPolicy, prompt: str) -> None:
 def test_bad_lengths(policy: MusicLMPolicy, seconds: float) -> None:
     with pytest.raises(UserError, match="at most 60 s"):
         generate(policy, "a waltz", 1, seconds, 0)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_bad_seeds(policy: MusicLMPolicy, seed: int) -> None:
+    with pytest.raises(UserError, match="2147483647"):
+        generate(policy, "a waltz", 1, 1.0, seed)
+
+
+def test_what_the_name_leaves_out_makes_another_file(
+    policy: MusicLMPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policies, "load", lambda model: policy)
+    start = "a waltz that is played on so many instruments that "
+    asked = [(start + "one is left", 1.0), (start + "two are left", 1.0), (start + "one is left", 0.8)]
+    made = [
+        write(prompt, n=1, seconds=seconds, model="base", seed=0, folder=tmp_path).paths for prompt, seconds in asked
+    ]
+    assert len({path.name for paths in made for path in paths}) == 3
+    assert all(path.exists() for paths in made for path in paths)
 
 
 def test_no_clips(policy: MusicLMPolicy) -> None:

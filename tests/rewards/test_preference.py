@@ -100,11 +100,16 @@ def test_tie_is_best_met_by_equal_scores():
 
 def test_figures_leave_ties_out_of_the_accuracy():
     scores = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [1.0, 1.0], [0.0, 5.0]])
-    found = figures(scores, torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5]))
-    assert found["votes"] == 4 and found["accuracy"] == 0.5
-    # Wilson for 2 of 4.
-    assert found["accuracy_low"] == pytest.approx(0.1500, abs=1e-3)
-    assert found["accuracy_high"] == pytest.approx(0.8500, abs=1e-3)
+    labels = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5])
+    found = figures(scores, labels, list("abcde"))
+    # Two right, one wrong, one coin toss.
+    assert found["votes"] == 4 and found["accuracy"] == 0.625
+    # Residuals 3/8, 3/8, -5/8, -1/8: 1.96 · √(11/16 · 4/3) / 4 = 0.4691.
+    assert found["accuracy_low"] == pytest.approx(0.1559, abs=1e-3)
+    assert found["accuracy_high"] == 1.0
+    # The right ones stand together, so there are but two independent answers.
+    assert figures(scores, labels, list("aabbc"))["accuracy_low"] == 0.0
+    assert "accuracy_low" not in figures(scores, labels, list("aaaaa"))
 
 
 def test_shorter_clips_in_a_batch_are_pooled_as_if_alone():
@@ -176,7 +181,7 @@ def test_a_training_is_not_resumed_on_another_base(tmp_path: Path):
     train(config, votes(60), tmp_path, False, backbone=TinyBackbone())
     other = TinyBackbone()
     other.base_sha256 = "1" * 64
-    with pytest.raises(UserError, match="other weights of musiclm"):
+    with pytest.raises(UserError, match="another base"):
         train(config, votes(60), tmp_path, True, backbone=other)
 
 

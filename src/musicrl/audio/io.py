@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -75,18 +76,33 @@ def write(path: Path | str, audio: Tensor, sample_rate: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as f:
-            soundfile.write(f, samples, sample_rate, format=kind, subtype="PCM_16")
+            f.write(encode(samples, sample_rate, kind))
         # mkstemp makes files only their owner can read, whatever the user's umask allows.
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
         temporary = None
-    except (OSError, soundfile.LibsndfileError) as error:
+    except OSError as error:
         raise UserError(f"cannot write {path}: {error}; free some space or choose another folder") from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def encode(samples: Any, sample_rate: int, kind: str) -> bytes:
+    """Return the bytes of a 16-bit file of samples [N].
+
+    They are made in memory: where libsndfile writes to a file itself, a full disk reaches the caller as no `OSError`.
+
+    Args:
+        samples: floats in [-1, 1], or int16.
+        sample_rate: Hz.
+        kind: "WAV" or "FLAC".
+    """
+    buffer = BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format=kind, subtype="PCM_16")
+    return buffer.getvalue()
 
 
 def resample(audio: Tensor, source_rate: int, target_rate: int) -> Tensor:

@@ -21,6 +21,7 @@ def load(name_or_path: str | Path = "codec") -> Codec:
         UserError: the weights are missing or corrupt.
     """
     config, tensors = weights.read(name_or_path)
-    codec = Codec(**config["architecture"])
-    codec.load_state_dict(tensors)
+    with weights.building("codec", name_or_path):
+        codec = Codec(**config["architecture"])
+        codec.load_state_dict(tensors)
     return codec.eval()

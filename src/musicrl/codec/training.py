@@ -65,7 +65,7 @@ def train(config: CodecConfig, corpus: Path | str, run_path: Path | str, resume:
         UserError: the corpus cannot be read, the run folder cannot be used, or Ctrl-C was pressed (all is saved).
     """
     data = Corpus(corpus)
-    with open_run(Path(run_path), "codec", config, resume=resume) as run:
+    with open_run(Path(run_path), "codec", config, resume=resume, inputs={"corpus": data.digest()}) as run:
         state = Training(config)
         checkpoint = run.latest()
         if checkpoint is not None:

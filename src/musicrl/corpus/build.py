@@ -6,6 +6,7 @@ seed and the group's number, so neither the number of workers nor an interruptio
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -15,11 +16,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from musicrl.audio import io
 from musicrl.config import CorpusConfig
 from musicrl.corpus import render, tunes
 from musicrl.corpus.arrange import BEATS, AccompanimentError, Arrangement, arrange, chorale, fits
@@ -34,6 +37,9 @@ from musicrl.progress import interruptible, progress
 
 GROUP = 3
 """Clips that share one arrangement."""
+
+_LEAST_FREE = 2**24
+"""Bytes that must be free for what was rendered to be trusted."""
 
 MINOR_SHARE = 0.4
 """Share of minor keys; fiddle books hold one tune in six, too few to learn what sad means."""
@@ -74,8 +80,14 @@ def build(config: CorpusConfig, folder: Path) -> dict[str, Any]:
         interruptible() as stop,
     ):
         bar.advance((groups - len(missing)) * GROUP)
-        for done in _spread(pool, missing, workers, stop):
-            bar.advance(done)
+        try:
+            for done in _spread(pool, missing, workers, stop):
+                bar.advance(done)
+        except BrokenProcessPool:
+            raise UserError(
+                f"a rendering process was killed, most likely for lack of memory; the clips so far are in {folder};"
+                " give fewer workers and run the same command to go on"
+            ) from None
         if stop():
             pool.shutdown(wait=True, cancel_futures=True)
             raise UserError(f"interrupted; the clips rendered so far are in {folder}; run the same command to go on")
@@ -170,6 +182,10 @@ def _render_group(group: int) -> int:
             rows.append(_row(clip, tune, variant, np.random.default_rng([seed, 4, clip])))
             notes.append(variant.notes[variant.notes[:, 0] < CLIP_SECONDS])
             _write_audio(_worker.folder / rows[-1]["file_name"], audio)
+    # A full disk makes mma and fluidsynth fail like bad tunes do; such a rejection must not be kept for good.
+    for place in (Path(_worker.scratch), _worker.folder):
+        if shutil.disk_usage(place).free < _LEAST_FREE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
     _write_part(group, rows, notes, rejected)
     return len(clips)
 
@@ -232,10 +248,8 @@ def _row(clip: int, tune: Tune, variant: Variant, rng: np.random.Generator) -> d
 
 
 def _write_audio(path: Path, audio: np.ndarray) -> None:
-    import soundfile
-
     temporary = path.with_suffix(".tmp")
-    soundfile.write(temporary, audio, render.SAMPLE_RATE, subtype="PCM_16", format="FLAC")
+    temporary.write_bytes(io.encode(audio, render.SAMPLE_RATE, "FLAC"))
     os.replace(temporary, path)
 
 

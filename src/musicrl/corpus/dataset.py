@@ -80,6 +80,19 @@ class Corpus:
         samples, offsets = self._decoded()
         return _floats(samples[offsets[index] : offsets[index + 1]])
 
+    def seconds(self, clip: Clip | int) -> float:
+        """Return the length of a clip, seconds."""
+        index = clip if isinstance(clip, int) else clip.index
+        _, offsets = self._decoded()
+        return int(offsets[index + 1] - offsets[index]) / SAMPLE_RATE
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the list of clips and the sizes of their files; a copy elsewhere has the same."""
+        state = hashlib.sha256((self.path / "metadata.jsonl").read_bytes())
+        for clip in self.clips:
+            state.update(f"{clip.file_name}\0{(self.path / clip.file_name).stat().st_size}\n".encode())
+        return state.hexdigest()
+
     def notes(self, clip: Clip | int) -> NDArray[np.float32] | None:
         """Return a clip's notes, or None where the corpus knows none.
 
@@ -95,11 +108,6 @@ class Corpus:
                 self._notes = (stored["notes"], stored["offsets"])
         notes, offsets = self._notes
         return notes[offsets[index] : offsets[index + 1]]
-
-    def caption(self, clip: Clip | int, rng: np.random.Generator) -> str:
-        """Return a clip's caption in a manner drawn by `rng`."""
-        texts = list((self.clips[clip] if isinstance(clip, int) else clip).captions.values())
-        return texts[int(rng.integers(len(texts)))]
 
     def crops(self, split: str, seconds: float, batch: int, rng: np.random.Generator) -> tuple[Tensor, list[Clip]]:
         """Draw crops of random clips at random places.
@@ -175,6 +183,8 @@ def _read_row(line: str, index: int, place: str) -> Clip:
     for name in ("file_name", "text"):
         if not isinstance(row.get(name), str) or not row[name].strip():
             raise UserError(f"{place} has no {name}; every clip needs file_name and text")
+    if Path(row["file_name"]).is_absolute() or ".." in Path(row["file_name"]).parts:
+        raise UserError(f"{place} names a file outside of the corpus folder; give a path within it")
     tune = str(row.get("tune") or row["file_name"])
     split = row.get("split") or split_of(tune)
     if split not in _SPLITS:

@@ -31,7 +31,7 @@ def prepare(folder: Path, file_names: Sequence[str]) -> list[Path]:
     Raises:
         UserError: a clip cannot be read.
     """
-    paths = [folder / ".frames" / Path(name).with_suffix(".npy") for name in file_names]
+    paths = [folder / ".frames" / f"{name}.npy" for name in file_names]
     missing = [(name, path) for name, path in zip(file_names, paths, strict=True) if _stale(folder / name, path)]
     with progress("frames of the corpus", len(missing)) as bar:
         while missing:

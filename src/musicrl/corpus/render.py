@@ -126,7 +126,8 @@ def synthesise(notes: np.ndarray, soundfont: Path, seconds: float, room: float, 
         ) from None
     if done.returncode or not target.exists():
         raise UserError(f"fluidsynth failed on {soundfont}: {(done.stderr.strip() or 'no output').splitlines()[-1]}")
-    stereo = np.fromfile(target, np.float32).reshape(-1, 2)
+    samples = np.fromfile(target, np.float32)
+    stereo = samples[: len(samples) // 2 * 2].reshape(-1, 2)
     return stereo.mean(1)[: round(seconds * SAMPLE_RATE)]
 
 

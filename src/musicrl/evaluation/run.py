@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import shlex
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from musicrl import __version__, devices, mulan, policies, tagger
@@ -26,6 +26,7 @@ from musicrl.corpus.prompts import Prompt
 from musicrl.errors import UserError
 from musicrl.evaluation import report
 from musicrl.evaluation.clips import draw, sample_clips
+from musicrl.evaluation.statistics import mean_interval
 from musicrl.evaluation.study import Heard, Study, hear, matches, side_by_side
 from musicrl.feedback import listeners
 from musicrl.files import write_atomic
@@ -49,12 +50,14 @@ class Compared:
 
     Attributes:
         study: judgements and pairs.
-        models: figures of each model by name.
+        models: figures of each model by name; means over prompts.
+        intervals: 95 % interval of each figure that has one, by model and figure.
         audio: loudness-matched clips [P, N] of each model.
     """
 
     study: Study
     models: dict[str, dict[str, float | None]]
+    intervals: dict[str, dict[str, tuple[float, float]]]
     audio: Mapping[str, Tensor]
 
 
@@ -75,6 +78,10 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
         raise UserError(f"models {', '.join(config.models)} name one model twice; name each once")
     if len(config.models) < 2:
         raise UserError(f'a comparison needs two models or more, not {len(config.models)}; give models=["base","r"]')
+    if (folder / "results.json").exists():
+        raise UserError(f"{folder} already holds results; give another folder with --out")
+    # Made before the work, so that a folder that cannot be made costs nothing.
+    folder.mkdir(parents=True, exist_ok=True)
     devices.set_threads()
     chosen = draw(prompts.load("test"), config.prompts, config.seed)
     start = time.monotonic()
@@ -89,7 +96,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
         title="Models side by side",
         stages={"side by side": round(time.monotonic() - start, 1)},
         runs={},
-        extra={},
+        extra={"settings": config.model_dump(mode="json")},
     )
 
 
@@ -113,7 +120,7 @@ def compare_models(
     audio: dict[str, Tensor] = {}
     codes: dict[str, Tensor] = {}
     heard: dict[str, Heard] = {}
-    shuffled: dict[str, float] = {}
+    shuffled: dict[str, NDArray[np.float64]] = {}
     sample_rate = 0
     for name, model in models.items():
         policy = policies.load(model)
@@ -130,12 +137,22 @@ def compare_models(
         attributes = [prompt.attributes for prompt in chosen]
         heard[name] = hear(audio[name], attributes, judge, sample_rate)
         # The control of every claim that a model follows its prompts: the same clips, each judged by another's prompt.
-        shuffled[name] = float(matches(audio[name], attributes[1:] + attributes[:1], judge).mean())
+        shuffled[name] = matches(audio[name], attributes[1:] + attributes[:1], judge)
     study = side_by_side(heard, texts, raters, raters_per_prompt=config.raters_per_prompt, seed=config.seed)
-    figures = _describe_models(study, heard, audio, codes, texts, rewards, sample_rate)
-    for name, row in figures.items():
-        row["prompt match, shuffled"] = shuffled[name]
-    return Compared(study, figures, audio), sample_rate
+    figures: dict[str, dict[str, float | None]] = {}
+    intervals: dict[str, dict[str, tuple[float, float]]] = {}
+    for name, perceived in heard.items():
+        batch = from_audio(texts, audio[name], sample_rate, codes[name])
+        columns = {"prompt match": perceived.match, "prompt match, shuffled": shuffled[name]}
+        columns |= {fact.replace("_", " "): perceived.facts[:, NUMBERS.index(fact)] for fact in FACTS}
+        with torch.no_grad():
+            for key, reward in rewards.items():
+                columns[f"reward: {key.replace('_', ' ')}"] = reward(batch).double().cpu().numpy()
+        figures[name], intervals[name] = {"mean rating": study.mean_ratings.get(name)}, {}
+        for column, values in columns.items():
+            mean, low, high = mean_interval(values, np.arange(len(texts)), seed=config.seed)
+            figures[name][column], intervals[name][column] = mean, (low, high)
+    return Compared(study, figures, intervals, audio), sample_rate
 
 
 def write_results(
@@ -180,13 +197,15 @@ def write_results(
         "raters_per_prompt": config.raters_per_prompt,
         "pairs": {name: pair.as_dict() for name, pair in compared.study.pairs.items()},
         "models": compared.models,
+        "intervals": compared.intervals,
         "model_columns": list(next(iter(compared.models.values()))),
         "model_note": (
             "Mean rating: simulated raters, 1 to 5. Prompt match: probability the tagger gives to what the prompt "
-            "names. Rewards are means over the held-out clips; what a model was trained on never judges it alone."
+            "names; shuffled: to what the next prompt names. In brackets 95 % intervals over prompts. Rewards are "
+            "means over the held-out clips; what a model was trained on never judges it alone."
         ),
         "stages": dict(stages),
-        "peak_rss_mb": peak_rss_mb(),
+        "peak_rss_mb": devices.peak_rss_mb(),
         **extra,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -196,13 +215,6 @@ def write_results(
     report.write_report(folder / "report.html", results, runs, examples, sample_rate)
     write_atomic(folder / "results.json", (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
     return results
-
-
-def peak_rss_mb() -> float:
-    """Return the most memory this process has held, MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts bytes, Linux kibibytes.
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def _write_examples(
@@ -220,37 +232,3 @@ def _write_examples(
             clips[name] = (file, np.asarray(clip[index]))
         examples.append(report.Example(prompts[index], clips))
     return examples
-
-
-def _describe_models(
-    study: Study,
-    heard: Mapping[str, Heard],
-    audio: Mapping[str, Tensor],
-    codes: Mapping[str, Tensor],
-    prompts: Sequence[str],
-    rewards: Mapping[str, Reward],
-    sample_rate: int,
-) -> dict[str, dict[str, float | None]]:
-    """Return the figures of each model: mean rating, prompt match, measured facts, and every reward.
-
-    Args:
-        study: judgements.
-        heard: what was perceived of each model's clips.
-        audio: clips [P, N] of each model.
-        codes: codes [P, K, T] of each model.
-        prompts: P texts.
-        rewards: rewards by name; each is the mean over the clips, in its own unit.
-        sample_rate: Hz.
-    """
-    figures: dict[str, dict[str, float | None]] = {}
-    for name, perceived in heard.items():
-        batch = from_audio(list(prompts), audio[name], sample_rate, codes[name])
-        row: dict[str, float | None] = {
-            "mean rating": study.mean_ratings.get(name),
-            "prompt match": float(perceived.match.mean()),
-        }
-        row |= {fact.replace("_", " "): float(perceived.facts[:, NUMBERS.index(fact)].mean()) for fact in FACTS}
-        with torch.no_grad():
-            row |= {f"reward: {key.replace('_', ' ')}": float(reward(batch).mean()) for key, reward in rewards.items()}
-        figures[name] = row
-    return figures

@@ -119,6 +119,7 @@ def side_by_side(
                 "pair": name,
                 "prompt": prompts[int(p)],
                 "rater": int(w),
+                "rater_kind": "simulated",
                 "presented_first": x if f == "a" else y,
                 "rating_x": int(rx),
                 "rating_y": int(ry),

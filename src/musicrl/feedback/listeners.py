@@ -145,12 +145,6 @@ class Listeners:
         noise = np.tan(np.pi * self.guesses[chosen] / 2)
         return _on_scale(heard + noise * rng.standard_normal(heard.shape))
 
-    def rate_quality(
-        self, listener: int, facts: Sequence[Facts] | Floats, rng: np.random.Generator
-    ) -> NDArray[np.int64]:
-        """Return one listener's ratings from 1 to 5 of the acoustic quality of clips, [clips]."""
-        return self.rate(listener, self.quality(facts)[listener], rng)
-
     def rate_side_by_side(
         self,
         listener: ArrayLike,

@@ -58,9 +58,10 @@ def summarise(votes: Iterable[Vote], ratings: Iterable[Rating]) -> dict[str, Any
         "wins": dict(sorted(wins.items())),
         "raters": {kind: len(ids) for kind, ids in sorted(raters.items())},
         "agreement": {
-            kind: _share([_agreements(votes) for votes in by.values()]) for kind, by in sorted(preferences.items())
+            kind: clustered_share([_agreements(votes) for votes in by.values()])
+            for kind, by in sorted(preferences.items())
         },
-        "position_bias": {kind: _share(list(by.values())) for kind, by in sorted(firsts.items())},
+        "position_bias": {kind: clustered_share(list(by.values())) for kind, by in sorted(firsts.items())},
         "ratings": {axis: {"n": len(of), "mean": sum(of) / len(of)} for axis, of in sorted(values.items())},
     }
 
@@ -69,8 +70,15 @@ def _agreements(preferences: Sequence[tuple[str, bool]]) -> list[bool]:
     return [one == other for (_, one), (_, other) in combinations(preferences, 2)]
 
 
-def _share(clusters: Sequence[Sequence[bool]]) -> dict[str, Any]:
-    """Return the share of true values with its 95 % interval; the variance is the sandwich over clusters."""
+def clustered_share(clusters: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Return the mean of values from 0 to 1 with its 95 % interval; the variance is the sandwich over clusters.
+
+    Args:
+        clusters: values by cluster (a pair, a rater, a prompt), which are not independent of each other.
+
+    Returns:
+        {"share", "ci95", "n"}; the interval is None below two clusters.
+    """
     clusters = [cluster for cluster in clusters if cluster]
     n = sum(map(len, clusters))
     if n == 0:

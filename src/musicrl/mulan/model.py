@@ -121,7 +121,8 @@ def load(name_or_path: str | Path = "mulan") -> MuLan:
         UserError: the weights are missing or corrupt.
     """
     config, tensors = weights.read(name_or_path)
-    keys = ("width", "depth", "heads", "text_width", "dim", "levels", "codebook_size")
-    model = MuLan(**{key: config[key] for key in keys})
-    model.load_state_dict(tensors)
+    with weights.building("MuLan", name_or_path):
+        keys = ("width", "depth", "heads", "text_width", "dim", "levels", "codebook_size")
+        model = MuLan(**{key: config[key] for key in keys})
+        model.load_state_dict(tensors)
     return model.eval().requires_grad_(False)

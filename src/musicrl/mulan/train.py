@@ -152,7 +152,7 @@ def train(config: MulanConfig, corpus_path: Path, run_path: Path, resume: bool) 
         with autocast(x.device):
             return pair(x, states, mask, texts.claims[said], texts.facts[chosen])
 
-    with open_run(run_path, "mulan", config, resume=resume) as run:
+    with open_run(run_path, "mulan", config, resume=resume, inputs={"corpus": corpus.digest()}) as run:
         spent = fit(
             run,
             pair,

@@ -46,8 +46,9 @@ def load(name_or_path: str | Path = "musiclm") -> MusicLM:
     config, tensors = weights.read(name_or_path)
     if config.get("kind") != "musiclm":
         raise UserError(f"{name_or_path} holds no MusicLM, it says '{config.get('kind')}'; give another folder")
-    check_trained_on(config, name_or_path, "musiclm")
-    tensors[_CODEBOOKS] = weights.read("mulan")[1]["codebooks"]
-    model = MusicLM(Shape(**config["shape"]))
-    load_into(model, tensors, str(name_or_path))
+    with weights.building("MusicLM", name_or_path):
+        check_trained_on(config, name_or_path, "musiclm")
+        tensors[_CODEBOOKS] = weights.read("mulan")[1]["codebooks"]
+        model = MusicLM(Shape(**config["shape"]))
+        load_into(model, tensors, str(name_or_path))
     return model.eval().requires_grad_(False)

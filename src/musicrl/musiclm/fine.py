@@ -173,9 +173,10 @@ def load(name_or_path: str | Path = "fine") -> FineStage:
             installed.
     """
     config, tensors = weights.read(name_or_path)
-    check_trained_on(config, name_or_path, "fine")
-    shape = FineShape(**config["shape"])
-    tensors["codebooks"] = weights.read("codec")[1]["quantizer.codebooks"][: shape.levels]
-    model = FineStage(shape)
-    load_into(model, tensors, str(name_or_path))
+    with weights.building("fine stage", name_or_path):
+        check_trained_on(config, name_or_path, "fine")
+        shape = FineShape(**config["shape"])
+        tensors["codebooks"] = weights.read("codec")[1]["quantizer.codebooks"][: shape.levels]
+        model = FineStage(shape)
+        load_into(model, tensors, str(name_or_path))
     return model.eval().requires_grad_(False)

@@ -11,6 +11,7 @@ from torch import Tensor
 from musicrl import weights
 from musicrl.audio.features import log_mel
 from musicrl.config import FineConfig
+from musicrl.corpus.dataset import Corpus
 from musicrl.devices import autocast
 from musicrl.fitting import card, fit
 from musicrl.musiclm import fine, layout, tokens
@@ -58,7 +59,8 @@ def train(config: FineConfig, corpus_path: Path, run_path: Path, resume: bool) -
         return (predicted - latents(codebooks, acoustic)).square().mean(), {}
 
     trained_on = checksums("codec", "semantic")
-    with open_run(run_path, "fine", config, resume=resume, inputs=trained_on) as run:
+    inputs = {**trained_on, "corpus": Corpus(corpus_path).digest()}
+    with open_run(run_path, "fine", config, resume=resume, inputs=inputs) as run:
         spent = fit(
             run,
             student,
@@ -120,7 +122,7 @@ def measure(model: FineStage, data: Codes, codebooks: Tensor, clips: int = 32) -
     from musicrl import codec
 
     index = torch.arange(min(clips, len(data.frames)))
-    length = int(data.frames.min())
+    length = min(int(data.frames.min()), int(10 * layout.FRAME_RATE))
     semantic, acoustic = data.crops(index, length, torch.zeros(len(index)))
     decoder = codec.load()
     target = latents(codebooks, acoustic)

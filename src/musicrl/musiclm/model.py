@@ -198,7 +198,3 @@ class MusicLM(nn.Module):
         states = self.trunk.states(codes, condition)
         logits = self.depth(states.flatten(0, 1), codes.transpose(1, 2).reshape(-1, books))
         return logits.view(batch, frames, books, -1).transpose(1, 2)
-
-    def hidden(self, codes: Tensor, condition: Tensor) -> Tensor:
-        """Return temporal states [B, T, D] after each frame of codes [B, K, T]; see `Trunk.hidden`."""
-        return self.trunk.hidden(codes, condition)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ _PROMPTS = 24
 """Prompts kept for one clip; hundreds are true of a common style."""
 
 _BATCH = 16
+
+_SHORTEST_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,15 +107,15 @@ def codes(folder: Path, split: str) -> Codes:
         UserError: a tokenizer's weights or a clip cannot be read, or the split is empty.
     """
     corpus, clips = _clips(folder, split)
-    semantic = _cached(folder, split, "semantic", lambda: semantic_tokens(folder, clips))
-    acoustic = _cached(folder, split, "codec", lambda: acoustic_tokens(corpus, clips, semantic["starts"].diff()))
+    semantic = _cached(corpus, split, "semantic", lambda: semantic_tokens(folder, clips))
+    acoustic = _cached(corpus, split, "codec", lambda: acoustic_tokens(corpus, clips, semantic["starts"].diff()))
     return Codes(**semantic, **acoustic)
 
 
 def conditions(folder: Path, split: str) -> Conditions:
     """Return the MuLan tokens of a split; arguments and errors as for `codes`."""
-    _, clips = _clips(folder, split)
-    return Conditions(**_cached(folder, split, "mulan", lambda: mulan_tokens(folder, clips)))
+    corpus, clips = _clips(folder, split)
+    return Conditions(**_cached(corpus, split, "mulan", lambda: mulan_tokens(folder, clips)))
 
 
 @torch.no_grad()
@@ -181,9 +186,20 @@ def mulan_tokens(folder: Path, clips: Sequence[Clip]) -> dict[str, Tensor]:
 
 def _clips(folder: Path, split: str) -> tuple[Corpus, list[Clip]]:
     corpus = Corpus(folder)
-    clips = corpus.rows(split)
+    listed = corpus.rows(split)
+    clips = [clip for clip in listed if corpus.seconds(clip) >= _SHORTEST_SECONDS]
+    if len(clips) < len(listed):
+        _log.warning(
+            "%d of %d %s clips are shorter than %g s and are left out",
+            len(listed) - len(clips),
+            len(listed),
+            split,
+            _SHORTEST_SECONDS,
+        )
     if not clips:
-        raise UserError(f"{folder} has no {split} clips; give a corpus with a {split} split")
+        raise UserError(
+            f"{folder} has no {split} clips of at least {_SHORTEST_SECONDS:g} s; give a corpus with a {split} split"
+        )
     return corpus, clips
 
 
@@ -191,10 +207,12 @@ def _frames(path: Path) -> Tensor:
     return torch.from_numpy(stored.load(path).copy()).float()[None]
 
 
-def _cached(folder: Path, split: str, part: str, encode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def _cached(corpus: Corpus, split: str, part: str, encode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     digest = hashlib.sha256(weights.read(part)[0]["sha256"].encode())
-    digest.update((folder / "metadata.jsonl").read_bytes())
-    path = folder / ".tokens" / f"{split}-{part}-{digest.hexdigest()[:16]}.safetensors"
+    digest.update(corpus.digest().encode())
+    if part == "mulan":
+        digest.update("".join(prompt.text for prompt in prompts.load("train")).encode())
+    path = corpus.path / ".tokens" / f"{split}-{part}-{digest.hexdigest()[:16]}.safetensors"
     if path.is_file():
         try:
             return load_file(path)

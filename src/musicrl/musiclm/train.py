@@ -11,6 +11,7 @@ from torch import Tensor
 
 from musicrl import musiclm, weights
 from musicrl.config import MusicLMConfig
+from musicrl.corpus.dataset import Corpus
 from musicrl.devices import autocast
 from musicrl.fitting import card, fit
 from musicrl.musiclm import layout, tokens
@@ -66,7 +67,8 @@ def train(config: MusicLMConfig, corpus_path: Path, run_path: Path, resume: bool
         return each.mean(), figures
 
     trained_on = checksums("codec", "semantic", "mulan")
-    with open_run(run_path, "musiclm", config, resume=resume, inputs=trained_on) as run:
+    inputs = {**trained_on, "corpus": Corpus(corpus_path).digest()}
+    with open_run(run_path, "musiclm", config, resume=resume, inputs=inputs) as run:
         spent = fit(
             run,
             student,

@@ -27,6 +27,7 @@ class TextCondition:
             if len(self._known) + len(missing) > _KEPT:
                 self._known.clear()
                 missing = sorted(set(prompts))
-            tokens = self._mulan.tokens(self._mulan.embed_text(missing))
-            self._known.update(zip(missing, tokens.unbind(0), strict=True))
+            # One by one: in a batch, rounding would depend on its company, and a resumed run has other company.
+            for prompt in missing:
+                self._known[prompt] = self._mulan.tokens(self._mulan.embed_text([prompt]))[0]
         return torch.stack([self._known[prompt] for prompt in prompts])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from musicrl import devices
 from musicrl.codec import Codec
 from musicrl.musiclm import layout
 from musicrl.musiclm.fine import FineStage
@@ -27,4 +28,5 @@ class Decoder:
     def __call__(self, codes: Tensor) -> Tensor:
         """Return audio [B, N] float32 of codes [B, K, T], N = T · 960 at 24 kHz."""
         semantic, acoustic = layout.split(codes)
-        return self.codec.synthesize(self.fine.fill(semantic, acoustic))
+        with devices.autocast(codes.device):
+            return self.codec.synthesize(self.fine.fill(semantic, acoustic)).float()

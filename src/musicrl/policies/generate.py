@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor
 
 from musicrl import devices, policies
 from musicrl.audio import io, loudness
+from musicrl.config import LARGEST_SEED
 from musicrl.errors import UserError
 from musicrl.policies.musiclm import MusicLMPolicy
 from musicrl.policies.protocol import Sampler
@@ -49,7 +53,7 @@ def generate(
     Raises:
         UserError: the prompt is empty or too long, or a number is out of range.
     """
-    check(prompt, n, seconds)
+    check(prompt, n, seconds, seed)
     generator = torch.Generator(policy.device).manual_seed(seed)
     frames = math.ceil(seconds * policy.frame_rate - 1e-6)
     clips: list[Tensor] = []
@@ -60,7 +64,7 @@ def generate(
     return loudness.match(audio, policy.sample_rate)[0]
 
 
-def check(prompt: str, n: int, seconds: float) -> None:
+def check(prompt: str, n: int, seconds: float, seed: int) -> None:
     """Check what a user asks for.
 
     Raises:
@@ -72,6 +76,8 @@ def check(prompt: str, n: int, seconds: float) -> None:
         raise UserError(f"the prompt has {len(prompt)} characters; give at most {LONGEST_PROMPT}")
     if n < 1:
         raise UserError(f"{n} clips were asked for; give at least 1")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"the seed is {seed}; give 0 to {LARGEST_SEED}")
     # Written so that NaN fails too.
     if not 0 < seconds <= LONGEST_SECONDS:
         raise UserError(f"a clip of {seconds:g} s was asked for; give more than 0 and at most {LONGEST_SECONDS:g} s")
@@ -94,7 +100,26 @@ def _codes(
     return codes
 
 
-def write(prompt: str, *, n: int, seconds: float, model: str, seed: int, folder: Path) -> list[Path]:
+@dataclass(frozen=True)
+class Written:
+    """What `write` made, and what it took.
+
+    Attributes:
+        paths: the files.
+        audio_seconds: length of all clips together.
+        wall_seconds: time to make and write them.
+        loading_seconds: time to load the model before that.
+        peak_rss_mb: most memory of the process, MB.
+    """
+
+    paths: list[Path]
+    audio_seconds: float
+    wall_seconds: float
+    loading_seconds: float
+    peak_rss_mb: float
+
+
+def write(prompt: str, *, n: int, seconds: float, model: str, seed: int, folder: Path) -> Written:
     """Make clips for a prompt and write them as WAV files.
 
     Args:
@@ -106,18 +131,24 @@ def write(prompt: str, *, n: int, seconds: float, model: str, seed: int, folder:
         folder: where the files go; made if it is not there.
 
     Returns:
-        The files, named after the prompt, the model, the seed and their number.
+        The files and what they took; files are named after the prompt, the model, a digest of prompt and length, the
+        seed and their number.
 
     Raises:
         UserError: as `generate`, or the model or the folder cannot be used.
     """
-    check(prompt, n, seconds)
+    check(prompt, n, seconds, seed)
     devices.set_threads()
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
     policy = policies.load(model)
+    loaded = time.monotonic()
     audio = generate(policy, prompt, n, seconds, seed)
     stem = "-".join(re.findall(r"\w+", prompt.lower()))[:48] or "clip"
     name = re.sub(r"\W+", "-", model).strip("-").lower()
-    paths = [folder / f"{stem}-{name}-{seed}-{index}.wav" for index in range(n)]
+    # What the name leaves out must not make another clip's name.
+    told = hashlib.sha256(f"{prompt}\n{seconds}".encode()).hexdigest()[:6]
+    paths = [folder / f"{stem}-{name}-{told}-{seed}-{index}.wav" for index in range(n)]
     for path, clip in zip(paths, audio, strict=True):
         io.write(path, clip.cpu(), policy.sample_rate)
-    return paths
+    return Written(paths, n * seconds, time.monotonic() - loaded, loaded - start, devices.peak_rss_mb())

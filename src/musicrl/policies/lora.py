@@ -49,7 +49,11 @@ class LoRALinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The matrix that acts, [out, in]."""
-        return self.base.weight + _GAIN * (self.b @ self.a) if self.enabled else self.base.weight
+        if not self.enabled:
+            return self.base.weight
+        # In float32 whatever is cast around it: the sampler forms this product too, outside of any autocast.
+        with torch.autocast(self.a.device.type, enabled=False):
+            return self.base.weight + _GAIN * (self.b @ self.a)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in] to [..., out]."""

@@ -63,6 +63,16 @@ def gather(records: Iterable[Mapping[str, Any]]) -> list[Comparison]:
     return found
 
 
+def digest(votes: Sequence[Comparison]) -> str:
+    """Return a SHA-256 of the votes and their order; a training is resumed on the same ones only."""
+    state = hashlib.sha256()
+    for vote in votes:
+        state.update(f"{vote.prompt}\0{vote.label}\0".encode())
+        for codes in (vote.codes_a, vote.codes_b):
+            state.update(codes.contiguous().numpy().tobytes())
+    return state.hexdigest()
+
+
 def agreement(votes: Sequence[Comparison]) -> tuple[float, int] | None:
     """Return how often two votes on the same two clips agree, and over how many such pairs of votes; ties left out.
 

@@ -7,6 +7,7 @@ Shapes: **B** clips, **K** codebooks, **T** frames, **D** width of the backbone.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,6 +20,7 @@ from torch.optim import AdamW
 from musicrl import runs, weights
 from musicrl.config import PreferenceConfig
 from musicrl.errors import UserError
+from musicrl.feedback.statistics import clustered_share
 from musicrl.rewards import comparisons, kinds
 from musicrl.rewards.comparisons import Comparison
 from musicrl.rewards.fitting import Fitted, Task, fit, held_out
@@ -187,15 +189,16 @@ def load(name_or_path: str | Path = "preference", *, backbone: Backbone | None =
         UserError: weights are missing or corrupt, or were trained on another base than the one installed.
     """
     config, tensors = weights.read(name_or_path)
-    if backbone is None:
-        backbone = _backbone(config["base"], config["tune"], config["lora_rank"])
-    if config["base_sha256"] != backbone.base_sha256:
-        raise UserError(
-            f"the preference model {name_or_path} was trained on another base ({config['base_sha256'][:12]}, there is"
-            f" {backbone.base_sha256[:12]}); train it again with `musicrl reward train preference`"
-        )
-    head = Head(backbone.width).to(backbone.device)
-    _load_state(backbone, head, tensors)
+    with weights.building("preference model", name_or_path):
+        if backbone is None:
+            backbone = _backbone(config["base"], config["tune"], config["lora_rank"])
+        if config["base_sha256"] != backbone.base_sha256:
+            raise UserError(
+                f"{name_or_path} was trained on another base ({config['base_sha256'][:12]}, there is"
+                f" {backbone.base_sha256[:12]}); train it again with `musicrl reward train preference`"
+            )
+        head = Head(backbone.width).to(backbone.device)
+        _load_state(backbone, head, tensors)
     return Preference(backbone, head)
 
 
@@ -210,8 +213,8 @@ def train(
     """Train a preference model on votes and write it to `run_path / "model"`.
 
     Pairs of one prompt are held out together. Logged beside `loss`: `held_out.loss`, `.accuracy` over votes that are
-    not ties, `.accuracy_low` and `.accuracy_high` (Wilson, 95 %), `.votes`, and `.ceiling`, the accuracy a perfect
-    model would have on labels as noisy as these, where clips were compared by several raters.
+    not ties, `.accuracy_low` and `.accuracy_high` (95 %, clustered by prompt), `.votes`, and `.ceiling`, the accuracy a
+    perfect model would have on labels as noisy as these, where clips were compared by several raters.
 
     Args:
         config: settings.
@@ -238,8 +241,8 @@ def train(
     agreed = comparisons.agreement(votes)
     bound = comparisons.ceiling(agreed[0]) if agreed is not None else None
     head = Head(backbone.width).to(backbone.device)
-    started_from = {config.base: backbone.base_sha256}
-    with runs.open_run(run_path, "preference", config, resume=resume, inputs=started_from) as run:
+    inputs = {"base": backbone.base_sha256, "set of votes": comparisons.digest(votes)}
+    with runs.open_run(run_path, "preference", config, resume=resume, inputs=inputs) as run:
         fitted = fit(_task(backbone, head, config, training, validation, bound), config, run)
     counts = kinds.count(vote.kind for vote in votes)
     about = {
@@ -250,7 +253,7 @@ def train(
         "votes": counts,
     }
     card = _card(config, training, validation, fitted, kinds.sentence(counts, "votes"))
-    weights.write(run_path / "model", about, _state(backbone, head), card, dtype=torch.float32)
+    weights.write(run_path / "model", about, _state(backbone, head), card)
     return fitted
 
 
@@ -269,6 +272,7 @@ def _task(
     bound: float | None,
 ) -> Task:
     labels = torch.tensor([vote.label for vote in training], device=backbone.device)
+    held_prompts = [vote.prompt for vote in validation]
     held_labels = torch.tensor([vote.label for vote in validation], device=backbone.device)
     tuned = backbone.trainable_parameters()
     size = config.device_batch_size
@@ -296,7 +300,7 @@ def _task(
     def evaluate() -> dict[str, float]:
         with torch.no_grad():
             scores = head(held if held is not None else _pool_pairs(backbone, validation, size))
-        return figures(scores, held_labels) | ({} if bound is None else {"ceiling": bound})
+        return figures(scores, held_labels, held_prompts) | ({} if bound is None else {"ceiling": bound})
 
     groups: list[dict[str, Any]] = [{"params": list(head.parameters()), "lr": config.head_learning_rate}]
     if tuned:
@@ -313,28 +317,29 @@ def _task(
     )
 
 
-def figures(scores: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return loss, accuracy over votes that are not ties, and its Wilson interval.
+def figures(scores: Tensor, labels: Tensor, prompts: Sequence[str]) -> dict[str, float]:
+    """Return loss, accuracy over votes that are not ties, and its interval, clustered by prompt.
 
     Args:
         scores: [B, 2] of clips a and b.
         labels: [B] probability that a is better, not all 0.5.
+        prompts: B texts; votes on clips of one prompt are not independent.
     """
-    from scipy import stats
-
     decided = labels != 0.5
     lead = (scores[:, 0] - scores[:, 1])[decided]
-    right = ((lead > 0) == (labels[decided] == 1.0)) & (lead != 0)
+    right = ((lead > 0) == (labels[decided] == 1.0)).float()
     # Equal scores are a coin toss.
-    correct = int(right.sum()) + int((lead == 0).sum()) // 2
-    result: Any = stats.binomtest(correct, len(lead))
-    interval = result.proportion_ci(0.95, method="wilson")
+    right[lead == 0] = 0.5
+    by_prompt: defaultdict[str, list[float]] = defaultdict(list)
+    for row, value in zip(decided.nonzero()[:, 0].tolist(), right.tolist(), strict=True):
+        by_prompt[prompts[int(row)]].append(value)
+    share = clustered_share(list(by_prompt.values()))
+    bounds = {} if share["ci95"] is None else dict(zip(("accuracy_low", "accuracy_high"), share["ci95"], strict=True))
     return {
         "loss": float(bradley_terry(scores[:, 0], scores[:, 1], labels).mean()),
-        "accuracy": correct / len(lead),
-        "accuracy_low": float(interval.low),
-        "accuracy_high": float(interval.high),
-        "votes": float(len(lead)),
+        "accuracy": share["share"],
+        **bounds,
+        "votes": float(share["n"]),
     }
 
 

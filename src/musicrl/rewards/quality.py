@@ -121,8 +121,9 @@ def load(name_or_path: str | Path = "quality") -> Quality:
         UserError: the weights are missing or corrupt.
     """
     config, tensors = weights.read(name_or_path)
-    model = QualityModel(config["width"], config["blocks"])
-    model.load_state_dict(tensors)
+    with weights.building("quality model", name_or_path):
+        model = QualityModel(config["width"], config["blocks"])
+        model.load_state_dict(tensors)
     return Quality(model)
 
 
@@ -153,12 +154,13 @@ def train(config: QualityConfig, ratings: Iterable[Mapping[str, Any]], run_path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = QualityModel(config.width, config.blocks).to(devices.pick())
-    with runs.open_run(run_path, "quality", config, resume=resume) as run:
+    inputs = {"set of ratings": rated.digest(clips)}
+    with runs.open_run(run_path, "quality", config, resume=resume, inputs=inputs) as run:
         fitted = fit(_task(model, config, training, validation), config, run)
     counts = kinds.count(kind for clip in clips for kind in clip.kinds)
     about = {"width": config.width, "blocks": config.blocks, "ratings": counts}
     card = _card(config, training, validation, fitted, kinds.sentence(counts, "ratings"))
-    weights.write(run_path / "model", about, model.state_dict(), card, dtype=torch.float32)
+    weights.write(run_path / "model", about, model.state_dict(), card)
     return fitted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,12 @@ def gather(rows: Iterable[Mapping[str, Any]]) -> list[RatedClip]:
         raters.setdefault(audio, []).append(kinds.kind(row))
         groups.setdefault(audio, str(row.get("prompt") or audio))
     return [RatedClip(audio, groups[audio], tuple(given), tuple(raters[audio])) for audio, given in values.items()]
+
+
+def digest(clips: Sequence[RatedClip]) -> str:
+    """Return a SHA-256 of the ratings and their order; a training is resumed on the same ones only."""
+    rows = [(Path(clip.audio).name, clip.group, clip.ratings) for clip in clips]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def read(path: Path) -> list[dict[str, Any]]:

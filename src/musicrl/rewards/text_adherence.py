@@ -51,9 +51,10 @@ class TextAdherence:
 
     def __call__(self, batch: Generations) -> Tensor:
         """Return cosines [B]. Prompts that were seen before are not embedded again."""
-        new = [prompt for prompt in dict.fromkeys(batch.prompts) if prompt not in self._texts]
-        if new:
-            self._texts.update(zip(new, self._embedding.embed_text(new), strict=True))
+        for prompt in dict.fromkeys(batch.prompts):
+            # One by one: in a batch, rounding would depend on its company, and a resumed run has other company.
+            if prompt not in self._texts:
+                self._texts[prompt] = self._embedding.embed_text([prompt])[0]
         audio = batch.audio
         if batch.sample_rate != self._embedding.sample_rate:
             audio = io.resample(audio, batch.sample_rate, self._embedding.sample_rate)

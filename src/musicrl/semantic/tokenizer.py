@@ -70,6 +70,7 @@ def load(name_or_path: str | Path = "semantic") -> SemanticTokenizer:
         UserError: the weights are missing or corrupt.
     """
     config, tensors = weights.read(name_or_path)
-    tokenizer = SemanticTokenizer(**{key: config[key] for key in ("width", "depth", "bottleneck", "codebook_size")})
-    tokenizer.load_state_dict(tensors)
+    with weights.building("semantic tokenizer", name_or_path):
+        tokenizer = SemanticTokenizer(**{key: config[key] for key in ("width", "depth", "bottleneck", "codebook_size")})
+        tokenizer.load_state_dict(tensors)
     return tokenizer.eval().requires_grad_(False)

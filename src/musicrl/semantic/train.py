@@ -134,7 +134,7 @@ def train(config: SemanticConfig, corpus_path: Path, run_path: Path, resume: boo
         with autocast(x.device):
             return teacher(x, masked, targets, noise)
 
-    with open_run(run_path, "semantic", config, resume=resume) as run:
+    with open_run(run_path, "semantic", config, resume=resume, inputs={"corpus": corpus.digest()}) as run:
         spent = fit(
             run,
             teacher,

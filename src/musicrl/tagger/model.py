@@ -145,6 +145,7 @@ def load(name_or_path: str | Path = "tagger") -> Tagger:
         UserError: the weights are missing or corrupt.
     """
     config, tensors = weights.read(name_or_path)
-    tagger = Tagger(width=config["width"], dilations=config["dilations"], labels=config["labels"])
-    tagger.load_state_dict(tensors)
+    with weights.building("tagger", name_or_path):
+        tagger = Tagger(width=config["width"], dilations=config["dilations"], labels=config["labels"])
+        tagger.load_state_dict(tensors)
     return tagger.eval().requires_grad_(False)

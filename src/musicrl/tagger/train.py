@@ -66,7 +66,7 @@ def train(config: TaggerConfig, corpus_path: Path, run_path: Path, resume: bool)
         }
         return torch.stack(list(parts.values())).sum(), {name: float(part.detach()) for name, part in parts.items()}
 
-    with open_run(run_path, "tagger", config, resume=resume) as run:
+    with open_run(run_path, "tagger", config, resume=resume, inputs={"corpus": corpus.digest()}) as run:
         spent = fit(
             run,
             tagger,

@@ -9,7 +9,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,26 @@ def read(name_or_path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config, tensors
 
 
+@contextmanager
+def building(what: str, name_or_path: str | Path) -> Generator[None, None, None]:
+    """Inside, a configuration that lacks something or does not fit its tensors becomes a sentence.
+
+    Args:
+        what: kind of model that is built.
+        name_or_path: what `read` was given.
+
+    Raises:
+        UserError: the weights are of another kind, or their configuration is damaged.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"no {what} can be built from weights {name_or_path} ({reason}); give others, reinstall, or train it again"
+        ) from error
+
+
 def write(
     path: Path,
     config: Mapping[str, Any],
@@ -136,10 +157,13 @@ def _folder_of_user(name_or_path: str | Path) -> Path:
     name = str(name_or_path)
     if isinstance(name_or_path, Path) or len(folder.parts) > 1 or folder.exists():
         raise UserError(f"no weights at {folder}: {CONFIG} is missing there; give a folder that musicrl wrote")
-    command = "reward train" if name in ("quality", "preference") else "pretrain"
-    raise UserError(
-        f"no weights for '{name}' at {embedded(name)}; train them with `musicrl {command} {name}` or reinstall"
-    )
+    if name in ("r", "u", "ru"):
+        mend = f"finetune with `musicrl finetune recipes/{name}.toml` and give runs/{name}/policy"
+    elif name in ("quality", "preference"):
+        mend = f"train them with `musicrl reward train {name}` and give runs/{name}/model"
+    else:
+        mend = f"train them with `musicrl pretrain {name}`"
+    raise UserError(f"no weights for '{name}' at {embedded(name)}; {mend}, or reinstall")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
