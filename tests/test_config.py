@@ -163,3 +163,9 @@ def test_a_nested_stage_given_in_part_keeps_the_rest_of_its_fields_default(tmp_p
     # A table of rewards is replaced as a whole: what a recipe names is all there is.
     assert settings.ru.rewards == {"quality": 2.0}
     assert settings.ru.steps == default.ru.steps
+
+
+def test_the_reference_gives_the_defaults_a_stage_has_within_another() -> None:
+    rows = toml.markdown({"quickstart": STAGES["quickstart"]})
+    assert STAGES["quickstart"]().r.steps != STAGES["finetune"]().steps
+    assert f"| `r.steps` | `{STAGES['quickstart']().r.steps}` |" in rows

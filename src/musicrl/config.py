@@ -125,7 +125,7 @@ class TaggerConfig(Stage):
 class MusicLMConfig(Stage):
     """`musicrl pretrain musiclm`: hierarchical model of semantic and coarse acoustic tokens."""
 
-    steps: int = Field(default=3000, gt=0, description="Training steps.")
+    steps: int = Field(default=2400, gt=0, description="Training steps.")
     batch_size: int = Field(default=16, gt=0, description="Crops a step.")
     seconds: float = Field(default=10.0, gt=0, description="Longest crop, seconds; the shortest has 0.6 of it.")
     learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate of AdamW.")
@@ -156,7 +156,7 @@ class MusicLMConfig(Stage):
 class FineConfig(Stage):
     """`musicrl pretrain fine`: parallel model of the other codec levels."""
 
-    steps: int = Field(default=1000, gt=0, description="Training steps.")
+    steps: int = Field(default=800, gt=0, description="Training steps.")
     batch_size: int = Field(default=16, gt=0, description="Crops a step.")
     seconds: float = Field(default=5.0, gt=0, description="Length of a crop, and of a window when decoding, seconds.")
     learning_rate: float = Field(default=1.5e-3, gt=0, description="Peak learning rate of AdamW.")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from musicrl.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -81,3 +83,15 @@ def write_atomic(path: Path, data: bytes) -> None:
         move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, before the work whose results go there.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"folder {path} cannot be made: {error.strerror or error}; give another one") from None

@@ -77,6 +77,9 @@ def finetune(config: FinetuneConfig, path: Path, *, resume: bool) -> tuple[Path,
     texts = [prompt.text for prompt in prompts.load("train")]
     with open_run(path, "finetune", config, resume=resume, inputs=_inputs(config)) as run:
         policy = policies.load(config.policy, rank=None if config.full else config.lora_rank)
+        if run.latest() is None:
+            # Left by a run that never saved, perhaps with other rewards; this one starts anew.
+            (path / "scales.json").unlink(missing_ok=True)
         scales = _scales(path / "scales.json", lambda: calibrate(policy, rewards, texts, config))
         outcome = run_loop(policy, WeightedSum(rewards, config.rewards, scales), texts, config, run)
         policy.save(path / "policy", _card(config, texts, scales, outcome, policy, _end(path)))

@@ -21,6 +21,7 @@ from musicrl.evaluation.clips import draw
 from musicrl.evaluation.report import read_metrics
 from musicrl.feedback.store import PreferenceStore
 from musicrl.finetuning import finetune, load_reward
+from musicrl.musiclm.io import checksums
 from musicrl.rewards import preference, quality
 from musicrl.runs import LOCK, lock
 
@@ -30,8 +31,11 @@ MODELS = ("r", "u", "ru")
 SETTINGS = "circle.toml"
 """Marks a folder as one of ours."""
 
-MADE = ("stages.json", "results.json", "report.html", "judgements.jsonl", "audio", "store")
-"""What a circle makes besides its runs; `--fresh` deletes these and nothing else."""
+MADE = ("base.json", "stages.json", "results.json", "report.html", "judgements.jsonl", "audio", "store")
+"""What a circle makes besides its runs and its settings; `--fresh` deletes all of these and nothing else."""
+
+BASE = ("codec", "semantic", "mulan", "musiclm", "fine", "tagger")
+"""Parts that every stage builds on; a circle does not go on with others than it began with."""
 
 
 @dataclass
@@ -120,7 +124,13 @@ def _open(config: QuickstartConfig, folder: Path, fresh: bool, say: Callable[[st
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     circle = Circle(config, folder, say)
+    base = json.dumps(checksums(*BASE)).encode()
     if settings.exists():
+        if (folder / "base.json").exists() and (folder / "base.json").read_bytes() != base:
+            raise UserError(
+                f"{folder} holds a circle that began with other weights of the base model;"
+                " start anew with --fresh or give another folder"
+            )
         if load(QuickstartConfig, settings) != config:
             raise UserError(
                 f"{folder} holds a circle with other settings;"
@@ -132,6 +142,7 @@ def _open(config: QuickstartConfig, folder: Path, fresh: bool, say: Callable[[st
         if not (folder / "results.json").exists():
             circle.facts.pop("side by side", None)
     else:
+        files.write_atomic(folder / "base.json", base)
         files.write_atomic(settings, to_toml(config).encode())
     return circle
 

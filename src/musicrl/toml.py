@@ -100,7 +100,8 @@ def markdown(stages: Mapping[str, type[Stage]]) -> str:
     for name, stage in stages.items():
         summary = (stage.__doc__ or "").strip().splitlines()[0]
         head = f"## {name}\n\n{summary}\n\n| key | default | meaning |\n| --- | --- | --- |\n"
-        parts.append(head + "".join(_row(key, field) for key, field in fields(stage)))
+        default = stage()
+        parts.append(head + "".join(_row(key, field, default) for key, field in fields(stage)))
     return "\n".join(parts)
 
 
@@ -123,8 +124,11 @@ def value(item: object) -> str:
             return "[" + ", ".join(value(v) for v in cast("Sequence[object]", item)) + "]"
 
 
-def _row(key: str, field: FieldInfo) -> str:
-    default: object = field.get_default(call_default_factory=True)
+def _row(key: str, field: FieldInfo, stage: Stage) -> str:
+    # A stage within a stage may have other defaults than it has by itself.
+    default: Any = stage
+    for name in key.split("."):
+        default = getattr(default, name)
     shown = "–" if default is None else f"`{value(default)}`"
     return f"| `{key}` | {shown} | {field.description} |\n"
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,6 +61,7 @@ def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         weights, "read", lambda name: ({"sha256": "m" * 64}, parts[name]) if name in parts else real(name)
     )
+    monkeypatch.setattr(train, "Corpus", lambda path: SimpleNamespace(digest=lambda: "c" * 64))
     monkeypatch.setattr(tokens, "codes", lambda folder, split: corpus())
     monkeypatch.setattr(tokens, "conditions", lambda folder, split: said())
 

@@ -76,7 +76,11 @@ def test_what_the_name_leaves_out_makes_another_file(
     made = [
         write(prompt, n=1, seconds=seconds, model="base", seed=0, folder=tmp_path).paths for prompt, seconds in asked
     ]
-    assert len({path.name for paths in made for path in paths}) == 3
+    # The first of two clips is not the only one of one.
+    made.append(write(asked[0][0], n=2, seconds=1.0, model="base", seed=0, folder=tmp_path).paths)
+    made.append(write(asked[0][0], n=1, seconds=1.0, model="runs/r", seed=0, folder=tmp_path).paths)
+    made.append(write(asked[0][0], n=1, seconds=1.0, model="runs-r", seed=0, folder=tmp_path).paths)
+    assert len({path.name for paths in made for path in paths}) == 7
     assert all(path.exists() for paths in made for path in paths)
 
 

@@ -157,7 +157,7 @@ def test_labels_without_a_taste_still_give_scores_that_finetuning_can_standardis
     fitted = train(config, votes(80, flip=0.5), tmp_path / "run", False, backbone=TinyBackbone())
     losses = [row["held_out.loss"] for row in rows(tmp_path / "run") if "held_out.loss" in row]
     assert losses[0] < min(losses[1:])
-    assert fitted.best_step > 0 and fitted.held_out["loss"] == min(losses[1:])
+    assert fitted.best_step > 0 and fitted.held_out["loss"] == pytest.approx(min(losses[1:]), abs=5e-3)
     reward = preference.load(tmp_path / "run" / "model", backbone=TinyBackbone())
     clips = torch.randint(SIZE, (8, CODEBOOKS, FRAMES), generator=torch.Generator().manual_seed(9))
     assert reward(Generations(("new",) * 8, clips, torch.zeros(8, 0), 1)).std() > 0.0
@@ -253,7 +253,8 @@ def test_training_stops_when_the_held_out_loss_no_longer_falls(tmp_path: Path):
     fitted = train(config, votes(60, flip=0.4), tmp_path / "run", False, backbone=TinyBackbone())
     losses = [row["held_out.loss"] for row in rows(tmp_path / "run") if "held_out.loss" in row]
     assert fitted.steps == fitted.best_step + 2 * 3 < 2000
-    assert fitted.held_out["loss"] == min(losses[1:])
+    # Measured again on the weights as they are stored, in bf16.
+    assert fitted.held_out["loss"] == pytest.approx(min(losses[1:]), abs=5e-3)
 
 
 def test_too_few_votes(tmp_path: Path):

@@ -85,8 +85,8 @@ def build(config: CorpusConfig, folder: Path) -> dict[str, Any]:
                 bar.advance(done)
         except BrokenProcessPool:
             raise UserError(
-                f"a rendering process was killed, most likely for lack of memory; the clips so far are in {folder};"
-                " give fewer workers and run the same command to go on"
+                f"a rendering process could not start or was killed (memory or disk full?); the clips so far are in"
+                f" {folder}; mend that, or give fewer workers, and run the same command to go on"
             ) from None
         if stop():
             pool.shutdown(wait=True, cancel_futures=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from musicrl.evaluation.report import figure
 from musicrl.files import write_atomic
 
 PAPER = {
@@ -41,14 +42,17 @@ def markdown(results: Mapping[str, Any]) -> str:
         for name, pair in results["pairs"].items()
     ]
     models = [
-        (name, *(_figure(row[column], results["intervals"][name].get(column)) for column in results["model_columns"]))
-        for name, row in results["models"].items()
+        (
+            column,
+            *(figure(row[column], results["intervals"][name].get(column)) for name, row in results["models"].items()),
+        )
+        for column in results["model_columns"]
     ]
     judged = next(iter(results["pairs"].values()))
     parts = [
         f"# {results['title']}",
         f"- Command: `{results['command']}`\n- musicrl {results['version']}, commit {results['commit']}; seed of the"
-        f" comparison {results['seed']}, all other settings and seeds as in the recipe\n- Finished"
+        f" comparison {results['seed']}, all settings and seeds are in the JSON\n- Finished"
         f" {results['finished']} on {results['threads']} threads, {results['device']}; {sum(stages.values()) / 60:.0f}"
         f" minutes, peak memory {results['peak_rss_mb']:.0f} MB",
         f"**Simulated listeners.** {results['listeners']}",
@@ -59,7 +63,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         _table(("pair", "win", "tie", "loss", "win/(win+loss) %", "95 % interval", "Wilcoxon p", "paper %"), pairs),
         "## The models beside their rewards",
         results["model_note"],
-        _table(("model", *results["model_columns"]), models),
+        _table(("figure", *results["models"]), models),
         "## Reward models and what they learnt from",
         ", ".join(f"{count:,} {name}" for name, count in results["collected"].items()) + ", all simulated.",
         *(
@@ -76,12 +80,6 @@ def markdown(results: Mapping[str, Any]) -> str:
         _table(("stage", "seconds"), stages.items()),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _figure(value: float | None, interval: Sequence[float] | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if interval is None else f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

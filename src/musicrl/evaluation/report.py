@@ -51,6 +51,13 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
+def figure(value: float | None, interval: Sequence[float] | None) -> str:
+    """Return a figure with its interval in brackets, or a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if interval is None else f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
 def write_report(
     path: Path,
     results: Mapping[str, Any],
@@ -72,6 +79,7 @@ def write_report(
     source = resources.files("musicrl.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["percent"] = percent
+    environment.filters["figure"] = figure  # pyright: ignore[reportArgumentType]
     page = environment.from_string(source).render(
         results=results,
         wins=_data_uri(plots.win_bars(results["pairs"]), "svg+xml"),

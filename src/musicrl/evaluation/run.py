@@ -29,7 +29,7 @@ from musicrl.evaluation.clips import draw, sample_clips
 from musicrl.evaluation.statistics import mean_interval
 from musicrl.evaluation.study import Heard, Study, hear, matches, side_by_side
 from musicrl.feedback import listeners
-from musicrl.files import write_atomic
+from musicrl.files import make_folder, write_atomic
 from musicrl.fitting import commit
 from musicrl.rewards.generations import from_audio
 from musicrl.rewards.protocol import Reward
@@ -72,7 +72,8 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
         What results.json holds.
 
     Raises:
-        UserError: fewer than two models, a model is missing, or there are too few held-out prompts.
+        UserError: fewer than two models, a model is missing, there are too few held-out prompts, or the folder holds
+            results already or cannot be made.
     """
     if len(set(config.models)) < len(config.models):
         raise UserError(f"models {', '.join(config.models)} name one model twice; name each once")
@@ -81,7 +82,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Any]:
     if (folder / "results.json").exists():
         raise UserError(f"{folder} already holds results; give another folder with --out")
     # Made before the work, so that a folder that cannot be made costs nothing.
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     devices.set_threads()
     chosen = draw(prompts.load("test"), config.prompts, config.seed)
     start = time.monotonic()

@@ -78,8 +78,8 @@ def train(config: FineConfig, corpus_path: Path, run_path: Path, resume: bool) -
     figures: dict[str, object] = {"steps skipped": int(spent["skipped"]), **measure(best, held_out, codebooks)}
     text = card(
         "Fine stage",
-        "A bidirectional transformer that predicts the codec's latent from semantic codes and the first codec level, in"
-        " one pass. Latent error is the mean squared difference to the sum of all 12 levels' code vectors, whose"
+        "A bidirectional transformer that predicts the codec's latent from semantic codes and the first codec levels,"
+        " in one pass. Latent error is the mean squared difference to the sum of all 12 levels' code vectors, whose"
         " entries have a variance of 1; mel distance is the mean absolute difference of log-mel spectra at three"
         " resolutions to what the codec makes of all true levels.",
         part="fine",
@@ -128,8 +128,8 @@ def measure(model: FineStage, data: Codes, codebooks: Tensor, clips: int = 32) -
     target = latents(codebooks, acoustic)
     sound = decoder.synthesize(target)
     given = model.shape.levels
-    candidates = {f"{levels} true levels": latents(codebooks, acoustic[:, :levels]) for levels in (1, 2, 4)}
-    candidates[f"{given} true and the rest predicted"] = model.fill(semantic, acoustic[:, :given])
+    candidates = {f"true levels: {levels}": latents(codebooks, acoustic[:, :levels]) for levels in (1, 2, 4)}
+    candidates[f"true levels: {given}, the rest predicted"] = model.fill(semantic, acoustic[:, :given])
     figures: dict[str, float] = {}
     for name, found in candidates.items():
         figures[f"latent error, {name}"] = float((found - target).square().mean())

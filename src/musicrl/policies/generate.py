@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from musicrl import devices, policies
+from musicrl import devices, files, policies
 from musicrl.audio import io, loudness
 from musicrl.config import LARGEST_SEED
 from musicrl.errors import UserError
@@ -131,15 +131,15 @@ def write(prompt: str, *, n: int, seconds: float, model: str, seed: int, folder:
         folder: where the files go; made if it is not there.
 
     Returns:
-        The files and what they took; files are named after the prompt, the model, a digest of prompt and length, the
-        seed and their number.
+        The files and what they took; files are named after the prompt, the model, a digest of prompt, length, number of
+        clips and model, the seed and their place.
 
     Raises:
         UserError: as `generate`, or the model or the folder cannot be used.
     """
     check(prompt, n, seconds, seed)
     devices.set_threads()
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     start = time.monotonic()
     policy = policies.load(model)
     loaded = time.monotonic()
@@ -147,7 +147,7 @@ def write(prompt: str, *, n: int, seconds: float, model: str, seed: int, folder:
     stem = "-".join(re.findall(r"\w+", prompt.lower()))[:48] or "clip"
     name = re.sub(r"\W+", "-", model).strip("-").lower()
     # What the name leaves out must not make another clip's name.
-    told = hashlib.sha256(f"{prompt}\n{seconds}".encode()).hexdigest()[:6]
+    told = hashlib.sha256(f"{prompt}\n{seconds}\n{n}\n{model}".encode()).hexdigest()[:6]
     paths = [folder / f"{stem}-{name}-{told}-{seed}-{index}.wav" for index in range(n)]
     for path, clip in zip(paths, audio, strict=True):
         io.write(path, clip.cpu(), policy.sample_rate)

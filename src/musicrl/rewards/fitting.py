@@ -53,7 +53,7 @@ class Fitted:
     Attributes:
         steps: steps done.
         best_step: evaluated step with the lowest held-out loss; never the untrained step 0.
-        held_out: the held-out figures there.
+        held_out: the held-out figures there, of the weights as they are stored (bf16).
     """
 
     steps: int
@@ -115,8 +115,10 @@ def fit(task: Task, schedule: QualityConfig | PreferenceConfig, run: runs.Run) -
             if run.due(schedule.checkpoint_minutes):
                 _save(run, step, task, generator, now)
     _save(run, step, task, generator, now)
-    task.load_state(now.best)
-    return Fitted(steps=step, best_step=now.best_step, held_out=now.held_out)
+    # What is written is bf16; the figures are those of exactly that.
+    stored = {name: t.bfloat16().float() if t.is_floating_point() else t for name, t in now.best.items()}
+    task.load_state(stored)
+    return Fitted(steps=step, best_step=now.best_step, held_out=task.evaluate())
 
 
 def held_out(key: str, share: float, seed: int) -> bool:

@@ -30,7 +30,7 @@ def calibrate(
 
     The deviation is that between clips of one prompt: all a policy can do about its reward is to choose among the
     clips it could make for the prompt it is given. The constants then stay as they are (`WeightedSum`), so a gain in
-    reward is not scaled away. They depend on seed and reference alone: a resumed run measures the same ones.
+    reward is not scaled away; who calls this keeps them for a resumed run.
 
     Args:
         policy: what will be finetuned; its reference makes the clips.
