@@ -142,10 +142,12 @@ def _card(
 ) -> str:
     ended = "all steps were done" if outcome.stopped == "steps" else "the KL passed its limit"
     constants = ", ".join(f"{name} ({mean:.4g}, {deviation:.4g})" for name, (mean, deviation) in scales.items())
+    # A circle names its models by absolute paths; where it lay on this machine is nobody's business.
+    settings = to_toml(config).replace(f"{Path.cwd()}/", "")
     tensors = sum(tensor.numel() for tensor in policy.trainable_state().values())
     rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in end.items())
     return (
-        f"# Finetuned from {config.policy}\n\n"
+        f"# Finetuned from {config.policy.removeprefix(f'{Path.cwd()}/')}\n\n"
         f"A token model finetuned by reinforcement learning with `musicrl finetune` (MusicRL, section 3.2).\n\n"
         f"- Command: `musicrl finetune FILE`, where FILE holds the settings below\n"
         f"- Version: musicrl {__version__}, commit {commit()}\n"
@@ -155,7 +157,7 @@ def _card(
         f"- Steps: {outcome.steps}, of which {outcome.skipped} were skipped; {ended}\n"
         f"- Trained numbers: {tensors:,}\n"
         f"- Mean and deviation that standardise each reward: {constants}\n\n"
-        f"## Settings\n\n```toml\n{to_toml(config)}```\n\n"
+        f"## Settings\n\n```toml\n{settings}```\n\n"
         f"## Measured on training prompts\n\nMean of the last {_LAST} steps; `reward` is the weighted sum of the"
         f" standardised parts, KL is in nats a clip.\n\n| figure | value |\n| --- | --- |\n{rows}"
     )
