@@ -36,7 +36,7 @@ class TextAdherence:
     """Reward: cosine of the prompt's and the clip's MuLan embeddings, from -1 to 1.
 
     The embedding of a clip is the mean over its 10 s windows, scaled to unit norm. MusicRL takes the mean of the
-    windows' cosines instead, which differs only by that scale.
+    windows' cosines instead; up to 10 s the two are the same (docs/decisions.md).
 
     Args:
         embedding: the joint embedding.
