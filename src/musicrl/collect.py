@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,7 +80,7 @@ def collect(
                 audio=audio[i].numpy(),
                 sample_rate=policy.sample_rate,
                 codes=codes[i].numpy(),
-                lufs=_lufs(audio[i], policy.sample_rate),
+                lufs=loudness.finite_lufs(audio[i], policy.sample_rate),
                 gain_db=float(sampled.gain_db[i]),
             )
             for i, prompt in enumerate(each)
@@ -188,7 +187,7 @@ def _rate(
                 seed=config.seed,
                 audio=damaged[number].numpy(),
                 sample_rate=sample_rate,
-                lufs=_lufs(damaged[number], sample_rate),
+                lufs=loudness.finite_lufs(damaged[number], sample_rate),
                 gain_db=float(gains[number]),
             )
             for number, i in enumerate(first)
@@ -208,11 +207,6 @@ def _rate(
         ]
     store.rate_many(ratings)
     return len(ratings)
-
-
-def _lufs(audio: Tensor, sample_rate: int) -> float | None:
-    loud = loudness.lufs(audio, sample_rate)
-    return loud if math.isfinite(loud) else None
 
 
 def _digest(config: CollectConfig) -> str:

@@ -124,9 +124,9 @@ def _open(config: QuickstartConfig, folder: Path, fresh: bool, say: Callable[[st
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     circle = Circle(config, folder, say)
-    base = json.dumps(checksums(*BASE)).encode()
+    base, began = json.dumps(checksums(*BASE)).encode(), folder / "base.json"
     if settings.exists():
-        if (folder / "base.json").exists() and (folder / "base.json").read_bytes() != base:
+        if began.exists() and began.read_bytes() != base:
             raise UserError(
                 f"{folder} holds a circle that began with other weights of the base model;"
                 " start anew with --fresh or give another folder"
@@ -142,8 +142,10 @@ def _open(config: QuickstartConfig, folder: Path, fresh: bool, say: Callable[[st
         if not (folder / "results.json").exists():
             circle.facts.pop("side by side", None)
     else:
-        files.write_atomic(folder / "base.json", base)
         files.write_atomic(settings, to_toml(config).encode())
+    # After the settings: what stands in a folder without them is taken for something else.
+    if not began.exists():
+        files.write_atomic(began, base)
     return circle
 
 

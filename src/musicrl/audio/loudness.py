@@ -38,6 +38,12 @@ def lufs(audio: Tensor, sample_rate: int) -> float:
     return loudness if math.isfinite(loudness) else -math.inf
 
 
+def finite_lufs(audio: Tensor, sample_rate: int) -> float | None:
+    """Return `lufs`, or None for a clip without a loudness, as the preference store keeps it."""
+    loudness = lufs(audio, sample_rate)
+    return loudness if math.isfinite(loudness) else None
+
+
 def true_peak(audio: Tensor) -> float:
     """Return the peak between samples in dB of full scale (BS.1770-4 annex 2: four-fold oversampling).
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from musicrl.evaluation.report import figure
+from musicrl.evaluation.report import figure, percent
 from musicrl.files import write_atomic
 
 PAPER = {
@@ -34,8 +34,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         (
             name,
             *(pair[key] for key in ("win", "tie", "loss")),
-            "–" if pair["rate"] is None else f"{100 * pair['rate']:.1f}",
-            "–" if pair["ci95"] is None else " to ".join(f"{100 * bound:.1f}" for bound in pair["ci95"]),
+            percent(pair["rate"]),
+            "–" if pair["ci95"] is None else " to ".join(map(percent, pair["ci95"])),
             "–" if pair["wilcoxon_p"] is None else f"{pair['wilcoxon_p']:.2g}",
             PAPER.get(name, "–"),
         )

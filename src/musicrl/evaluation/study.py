@@ -68,14 +68,12 @@ def hear(audio: Tensor, attributes: Sequence[Mapping[str, Any]], judge: Judge, s
         sample_rate: Hz.
     """
     facts: list[NDArray[np.float64]] = []
-    match: list[NDArray[np.float64]] = []
     with progress("hear clips", len(audio)) as bar:
         for start in range(0, len(audio), _AT_ONCE):
-            rows = slice(start, start + _AT_ONCE)
-            facts.append(as_array(measure_many(list(audio[rows].cpu().numpy()), sample_rate)))
-            match.append(judge.match(audio[rows], attributes[rows]).double().cpu().numpy())
-            bar.advance(len(audio[rows]))
-    return Heard(np.concatenate(facts), np.concatenate(match))
+            part = list(audio[start : start + _AT_ONCE].cpu().numpy())
+            facts.append(as_array(measure_many(part, sample_rate)))
+            bar.advance(len(part))
+    return Heard(np.concatenate(facts), matches(audio, attributes, judge))
 
 
 def matches(audio: Tensor, attributes: Sequence[Mapping[str, Any]], judge: Judge) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -74,7 +73,7 @@ def prepare(prompt: str, seconds: float, clips: Sequence[GeneratedClip]) -> list
     import torch
 
     from musicrl.audio.io import resample
-    from musicrl.audio.loudness import lufs, match
+    from musicrl.audio.loudness import finite_lufs, lufs, match
 
     resampled = [resample(torch.from_numpy(_checked(clip)), clip.sample_rate, SAMPLE_RATE) for clip in clips]
     length = min(audio.shape[0] for audio in resampled)
@@ -87,7 +86,6 @@ def prepare(prompt: str, seconds: float, clips: Sequence[GeneratedClip]) -> list
     matched, gains = match(stacked, SAMPLE_RATE, target=_TARGET_LUFS)
     prepared: list[NewClip] = []
     for clip, audio, gain in zip(clips, matched, gains, strict=True):
-        loudness = lufs(audio, SAMPLE_RATE)
         prepared.append(
             NewClip(
                 prompt=prompt,
@@ -98,7 +96,7 @@ def prepare(prompt: str, seconds: float, clips: Sequence[GeneratedClip]) -> list
                 sample_rate=SAMPLE_RATE,
                 codes=clip.codes,
                 sampler=clip.sampler,
-                lufs=loudness if math.isfinite(loudness) else None,
+                lufs=finite_lufs(audio, SAMPLE_RATE),
                 gain_db=float(gain),
             )
         )
